@@ -10,10 +10,13 @@ const (
 	Embed     Op = iota // y (R,D); ids, pos, types (R), word (V,D), position (P,D), type (Y,D)
 	EmbedGrad           // dtable (V,D); ids (R), dy (R,D)
 
-	// Linear layers: I[0] = n weights side by side.
-	MatNT  // y (R,ΣO), pre (R,ΣO); x (R,I), n weights (O,I), n biases (O) or dead; I[1] = Activation. y = f(pre), pre = x wT + b
-	MatNN  // dx (R,I); dy (R,ΣO), n weights (O,I). dx = Σ dy_j w_j
-	MatTN  // dw (O,I); dy (R,O), x (R,I). dw = dyT x
+	// Linear layers. R rows; O outputs; I inputs; r the rank of a low-rank term. I[0] = n blocks.
+	//
+	// MatNT: blocks of columns side by side, y_k = f(x w_kT + h_k u_kT + b_k), for a fused f the value
+	// before it is pre. b_k, and h_k with u_k, may be dead.
+	MatNT // y (R,ΣO), pre (R,ΣO); x (R,I), then for each block w (O,I), b (O), h (R,r), u (O,r); I[1] = Activation
+	MatNN // dx (R,I); pre (R,I) or dead, then n pairs dy (R,O), w (O,I). dx = Σ dy w, times f'(pre) if I[1] = Activation
+	MatTN // dw (O,I); dy (R,O), x (R,I). dw = dyT x
 	ColSum // db (O); dy (R,O)
 
 	// Element by element, on rows.

@@ -5,15 +5,18 @@ import (
 	"rung/nn/backend/host"
 )
 
-// matNT is y = f(x wT + b) for I[0] weights side by side.
+// matNT is y_k = f(x w_kT + h_k u_kT + b_k) for I[0] blocks of columns.
 func matNT[F host.Float](a *args[F], lo, hi int) {
-	y, pre, x, n := a.Dst[0], a.Dst[1], a.Src[0], a.I[0]
+	y, pre, x := a.Dst[0], a.Dst[1], a.Src[0]
 	for i := lo; i < hi; i++ {
 		xr, j := x.Row(i), 0
-		for k := range n {
-			w, b := a.Src[1+k], a.Src[1+n+k]
+		for k := range a.I[0] {
+			w, b, h, u := a.Src[1+4*k], a.Src[2+4*k], a.Src[3+4*k], a.Src[4+4*k]
 			for o := range w.Rows {
 				s := dotp(xr, w.Row(o))
+				if !h.Nil() {
+					s += dotp(h.Row(i), u.Row(o))
+				}
 				if !b.Nil() {
 					s += b.D[o]
 				}
@@ -35,19 +38,24 @@ func matNT[F host.Float](a *args[F], lo, hi int) {
 	}
 }
 
-// matNN is dx = Σ dy_j w_j.
+// matNN is dx = Σ dy_k w_k, times the derivative at pre.
 func matNN[F host.Float](a *args[F], lo, hi int) {
-	dx, dy := a.Dst[0], a.Src[0]
+	dx, pre := a.Dst[0], a.Src[0]
+	sum := make([]F, dx.Cols)
 	for i := lo; i < hi; i++ {
-		xr, yr, j := dx.Row(i), dy.Row(i), 0
-		if !a.Out[0].Acc {
-			clear(xr)
-		}
-		for _, w := range a.Src[1 : 1+a.I[0]] {
-			for o := range w.Rows {
-				axpy(yr[j], w.Row(o), xr)
-				j++
+		clear(sum)
+		for k := range a.I[0] {
+			dy, w := a.Src[1+2*k], a.Src[2+2*k]
+			for o, d := range dy.Row(i) {
+				axpy(d, w.Row(o), sum)
 			}
+		}
+		r := dx.Row(i)
+		for j, v := range sum {
+			if a.I[1] == backend.ActGELU {
+				v *= geluD(pre.Row(i)[j])
+			}
+			put(a, r, j, v)
 		}
 	}
 }
