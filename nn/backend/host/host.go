@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"unsafe"
 
 	"rung/nn/backend"
@@ -113,7 +114,7 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 		c := &calls[i]
 		a := &e.args[i]
 		a.Call, a.Workers, a.stride = c, b.pool.Workers(), bind.PerUnit
-		if len(b.kernels[c.Op].Phases) == 0 {
+		if c.Op != backend.Host && len(b.kernels[c.Op].Phases) == 0 {
 			return nil, fmt.Errorf("backend %s: %s needs a kernel %v, which this backend has not", b.name, c.Node, c.Op)
 		}
 		a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
@@ -207,6 +208,12 @@ func (e *exec[F]) Launch(ctx context.Context, s *backend.Scalars) error {
 			return err
 		}
 		a := &e.args[i]
+		if a.Op == backend.Host {
+			if err := a.onHost(); err != nil {
+				return fmt.Errorf("%s: %w", a.Node, err)
+			}
+			continue
+		}
 		phases := e.be.kernels[a.Op].Phases
 		for k := range phases {
 			p := &phases[k]
@@ -221,6 +228,25 @@ func (e *exec[F]) Launch(ctx context.Context, s *backend.Scalars) error {
 		}
 	}
 	return nil
+}
+
+// onHost calls a stock operator, whose panics are many.
+func (a *Args[F]) onHost() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &failure{r, debug.Stack()}
+		}
+	}()
+	whole := func(bufs []backend.Buf, mats []Mat[F]) [][]byte {
+		out := make([][]byte, len(mats))
+		for i, m := range mats {
+			if m.D != nil {
+				out[i] = Bytes(m.D[:(bufs[i].Rows-1)*m.Ld+m.Cols])
+			}
+		}
+		return out
+	}
+	return a.Call.Host(whole(a.Out, a.Dst), whole(a.In, a.Src))
 }
 
 func (a *Args[F]) setRows(s *backend.Scalars) {
