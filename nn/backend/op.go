@@ -7,7 +7,7 @@ type Op uint8
 // The kernels. T, N, B, K, D, H as in package nn; R is rows of any axis.
 const (
 	// Embedding.
-	Embed     Op = iota // y (R,D); ids, pos, types (R), word (V,D), position (P,D), type (Y,D)
+	Embed     Op = iota // y (R,D); ids, pos, types (R), word (V,D), position (P,D), type (Y,D) or dead
 	EmbedGrad           // dtable (V,D); ids (R), dy (R,D)
 
 	// Linear layers. R rows; O outputs; I inputs; r the rank of a low-rank term. I[0] = n blocks.

@@ -6,13 +6,18 @@ import (
 	"rung/nn/backend"
 )
 
-// embed is the sum of three table rows for each token.
+// embed is the sum of two or three table rows for each token. Inputs: ids, pos, types, word, position
+// [, type].
 type embed struct{}
 
 // Embed is word[ids] + position[pos] + types[typ]: ids, pos, typ (T) along one axis; word (V,D),
-// position (P,D), types (Y,D). The result is (T,D).
+// position (P,D), types (Y,D) or the zero E. The result is (T,D).
 func (b *Builder) Embed(ids, pos, typ, word, position, types E) E {
-	return b.Apply(embed{}, ids, pos, typ, word, position, types)
+	in := []E{ids, pos, typ, word, position}
+	if types.b != nil {
+		in = append(in, types)
+	}
+	return b.Apply(embed{}, in...)
 }
 
 func (embed) Name() string { return "embed" }
@@ -26,19 +31,21 @@ func (embed) Infer(in []Shape) ([]Shape, error) {
 	d := in[3].Cols()
 	for _, s := range in[3:] {
 		if s.Axis != backend.Fixed || len(s.Dims) != 2 || s.Cols() != d {
-			return nil, fmt.Errorf("want three tables of one width")
+			return nil, fmt.Errorf("want tables of one width")
 		}
 	}
 	return []Shape{Rows(in[0].Axis, in[0].Dims[0], d)}, nil
 }
 
 func (embed) Lower(l *Lowering, out, in []backend.Buf) {
-	l.Call(backend.Embed, out, in, [4]int{}, [4]float64{})
+	args := make([]backend.Buf, 6)
+	copy(args, in)
+	l.Call(backend.Embed, out, args, [4]int{}, [4]float64{})
 }
 
 func (embed) Diff(b *Builder, _ E, in []E, dy E) []E {
-	gs := make([]E, 6)
-	for i := range 3 {
+	gs := make([]E, len(in))
+	for i := range gs[3:] {
 		gs[3+i] = b.Apply(embedGrad{in[3+i].Shape()}, in[i], dy)
 	}
 	return gs

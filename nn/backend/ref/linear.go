@@ -100,7 +100,7 @@ func embed[F host.Float](a *args[F], lo, hi int) {
 	for i := lo; i < hi; i++ {
 		r := y.Row(i)
 		copy(r, a.Src[3].Row(int(a.Int[0][i])))
-		for t := 1; t < 3; t++ {
+		for t := 1; t < 3 && !a.Src[3+t].Nil(); t++ {
 			for j, v := range a.Src[3+t].Row(int(a.Int[t][i])) {
 				r[j] += v
 			}
