@@ -58,6 +58,7 @@ const (
 	PairDotGrad // de (N,D); e, queries, slots, dy (B,K)
 	Pairs       // y (B,K·K); x (B,K). y[i,j] = x[i] - x[j]
 	PairsGrad   // dx (B,K); dy (B,K·K)
+	Outer       // y (B,K·K); x (B,K). y[i,j] = x[i] x[j]
 
 	// Losses of logits, element by element; those of classes by rows.
 	BCE      // l (R,C); x, y (R,C). l = log(1+exp(x)) - x y
@@ -105,7 +106,7 @@ var opNames = [NumOps]string{
 	"embed", "embed.grad", "matnt", "matnn", "mattn", "colsum", "unary", "unary.grad", "add", "sub", "mul", "scale", "fill", "addto", "dropout",
 	"norm", "norm.dx", "norm.dg", "normalize", "normalize.grad", "rowsum", "rowsum.grad", "softmax", "softmax.grad",
 	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
-	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad",
+	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
 	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "host",
 }
 

@@ -54,14 +54,18 @@ func (pairDot) Diff(b *Builder, _ E, in []E, dy E) []E {
 }
 
 // Pairs is all differences of a unit's candidates: x (B,K) to (B,K·K), y[i,j] = x[i] - x[j].
-func (b *Builder) Pairs(x E) E { return b.Apply(pairs{}, x) }
+func (b *Builder) Pairs(x E) E { return b.Apply(pairs{backend.Pairs}, x) }
 
-type pairs struct{}
+// Outer is all products of a unit's candidates: x (B,K) to (B,K·K), y[i,j] = x[i] x[j]. It is for
+// masks: it has no gradient.
+func (b *Builder) Outer(x E) E { return b.Apply(outer{pairs{backend.Outer}}, x) }
 
-func (pairs) Name() string { return "pairs" }
-func (pairs) RowWise()     {}
+type pairs struct{ call backend.Op }
 
-func (pairs) Infer(in []Shape) ([]Shape, error) {
+func (o pairs) Name() string { return o.call.String() }
+func (o pairs) RowWise()     {}
+
+func (o pairs) Infer(in []Shape) ([]Shape, error) {
 	if !in[0].rows(-1) {
 		return nil, fmt.Errorf("want rows of values")
 	}
@@ -69,13 +73,21 @@ func (pairs) Infer(in []Shape) ([]Shape, error) {
 	return []Shape{in[0].withCols(k * k)}, nil
 }
 
-func (pairs) Lower(l *Lowering, out, in []backend.Buf) {
-	l.Call(backend.Pairs, out, in, [4]int{}, [4]float64{})
+func (o pairs) Lower(l *Lowering, out, in []backend.Buf) {
+	l.Call(o.call, out, in, [4]int{}, [4]float64{})
 }
 
-func (pairs) Diff(b *Builder, _ E, in []E, dy E) []E {
+func (o pairs) Diff(b *Builder, _ E, in []E, dy E) []E {
 	return []E{b.Apply(plain{name: "pairs.dx", call: backend.PairsGrad, shape: of(in[0].Shape())}, dy)}
 }
+
+// outer is pairs without a gradient.
+type outer struct{ of pairs }
+
+func (o outer) Name() string                             { return o.of.Name() }
+func (o outer) RowWise()                                 {}
+func (o outer) Infer(in []Shape) ([]Shape, error)        { return o.of.Infer(in) }
+func (o outer) Lower(l *Lowering, out, in []backend.Buf) { o.of.Lower(l, out, in) }
 
 // bce is the binary cross-entropy of logits.
 type bce struct{}

@@ -57,19 +57,33 @@ type Kernel[F Float] struct {
 // Kernels is a table of kernels by operation.
 type Kernels[F Float] [backend.NumOps]Kernel[F]
 
-// Segments says how a row reduction over axis is split: for each unit u the result's matrix and the
-// range of rows. There is one, of all rows, unless result i is a gradient and the program keeps
-// units apart.
-func (a *Args[F]) Segments(i int, axis backend.Axis, rows int) (n int, at func(u int) (out Mat[F], lo, hi int)) {
-	out, units := a.Dst[i], a.units[axis]
-	if a.Out[i].Space != backend.Grad || units == nil {
-		return 1, func(int) (Mat[F], int, int) { return out, 0, rows }
+// Segments is how a row reduction over an axis is split. There is one segment, of all rows, unless the
+// result is a gradient and the program keeps units apart.
+type Segments[F Float] struct {
+	N      int
+	out    Mat[F]
+	rows   int
+	units  []int32
+	stride int
+}
+
+// At is the result of segment u and its range of rows.
+func (s *Segments[F]) At(u int) (out Mat[F], lo, hi int) {
+	if s.units == nil {
+		return s.out, 0, s.rows
 	}
-	return min(len(units)-1, a.S.Count[backend.Unit]), func(u int) (Mat[F], int, int) {
-		o := out
-		o.D = o.D[u*a.stride:]
-		return o, int(units[u]), int(units[u+1])
+	out = s.out
+	out.D = out.D[u*s.stride:]
+	return out, int(s.units[u]), int(s.units[u+1])
+}
+
+// Segments splits a reduction of rows along axis whose result is result i.
+func (a *Args[F]) Segments(i int, axis backend.Axis, rows int) Segments[F] {
+	s := Segments[F]{N: 1, out: a.Dst[i], rows: rows}
+	if units := a.units[axis]; a.Out[i].Space == backend.Grad && units != nil {
+		s.N, s.units, s.stride = min(len(units)-1, a.S.Count[backend.Unit]), units, a.stride
 	}
+	return s
 }
 
 // A Backend runs programs with a table of kernels.
