@@ -51,7 +51,7 @@ func lock(dir string) (*DirLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeHolder(f); err == nil {
+	if err = writeHolder(f); err == nil {
 		err = recoverLeftovers(target, "")
 	}
 	if err != nil {

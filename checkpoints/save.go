@@ -108,14 +108,11 @@ func (s *saver) swap(tmp *claim, target string, old fs.FileInfo, moved *bool) er
 	if err := s.step("exchange", target); err != nil {
 		return err
 	}
-	aside, err := tmp.path, error(nil)
-	if s.noExchange {
-		err = unix.ENOSYS
-	} else {
+	aside, err := tmp.path, error(unix.ENOSYS)
+	if !s.noExchange {
 		err = exchange(tmp.path, target)
 	}
-	switch {
-	case errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP):
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
 		aside, err = s.renameTwice(tmp.path, target)
 	}
 	if err != nil {
