@@ -56,8 +56,7 @@ func (s *saver) replace(ctx context.Context, dir string, write func(tmp string) 
 	if err := recoverLeftovers(parent, base); err != nil {
 		return err
 	}
-	old, err := replaceable(target)
-	if err != nil {
+	if _, err := replaceable(target); err != nil { // before the work of writing
 		return err
 	}
 	if err := s.step("create", target); err != nil {
@@ -81,6 +80,10 @@ func (s *saver) replace(ctx context.Context, dir string, write func(tmp string) 
 		return err
 	}
 	if err := s.seal(ctx, tmp.path); err != nil {
+		return err
+	}
+	old, err := replaceable(target) // as it is now: another process may have saved meanwhile
+	if err != nil {
 		return err
 	}
 	if old == nil {

@@ -34,18 +34,23 @@ type remoteFile struct {
 
 var blobName = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
 
-// sum returns the checksum to expect, which names the file's blob in the cache, and the hash that makes
-// it; "" where the hub does not say.
-func (f remoteFile) sum() (string, hash.Hash) {
-	switch {
-	case f.LFS != nil && f.LFS.SHA256 != "":
-		return f.LFS.SHA256, sha256.New()
-	case f.LFS == nil && f.BlobID != "":
-		h := sha1.New()
-		fmt.Fprintf(h, "blob %d\x00", f.Size)
-		return f.BlobID, h
+// sum returns the checksum to expect, which names the file's blob in the cache; "" where the hub does
+// not say.
+func (f remoteFile) sum() string {
+	if f.LFS != nil {
+		return f.LFS.SHA256
 	}
-	return "", sha256.New()
+	return f.BlobID
+}
+
+// newHash returns the hash that makes sum, for a content of size bytes.
+func (f remoteFile) newHash(size int64) hash.Hash {
+	if f.LFS != nil {
+		return sha256.New()
+	}
+	h := sha1.New()
+	fmt.Fprintf(h, "blob %d\x00", size)
+	return h
 }
 
 // download brings the needed files of a revision into the cache. What is there already is not asked
@@ -126,7 +131,7 @@ func (g fetcher) list(ctx context.Context, r repo) (commit string, files []remot
 
 // bring makes sure that f is in the snapshot.
 func (c *Client) bring(ctx context.Context, get fetcher, r repo, s snapshot, commit string, f remoteFile) error {
-	want, _ := f.sum()
+	want := f.sum()
 	if want == "" { // a mirror that lists names only: without checksums a blob is known by its file's name
 		want = fmt.Sprintf("%x", sha256.Sum256([]byte(commit+"/"+f.Name)))
 	} else if !blobName.MatchString(want) {
@@ -193,7 +198,7 @@ func check(part *os.File, f remoteFile) error {
 	if size > 0 && st.Size() != size {
 		return fmt.Errorf("downloaded %d bytes, expected %d", st.Size(), size)
 	}
-	want, h := f.sum()
+	want, h := f.sum(), f.newHash(st.Size())
 	if want == "" {
 		return nil
 	}
