@@ -39,7 +39,7 @@ func TestVerifyFindsChanges(t *testing.T) {
 			}
 			return os.Symlink("../elsewhere", p)
 		}, "leads out of the directory"},
-		"manifest":  {func(dir string) error { return os.WriteFile(filepath.Join(dir, ManifestFile), []byte("{}"), 0o644) }, "MANIFEST.json: it gives no version"},
+		"manifest":  {func(dir string) error { return os.WriteFile(filepath.Join(dir, ManifestFile), []byte("{}"), 0o644) }, "MANIFEST.json: version and files must both be given"},
 		"torn":      {func(dir string) error { return os.Truncate(filepath.Join(dir, ManifestFile), 20) }, "MANIFEST.json: not valid JSON"},
 		"harmless":  {func(dir string) error { return os.WriteFile(filepath.Join(dir, "README.md"), nil, 0o644) }, ""},
 		"elsewhere": {func(dir string) error { return os.MkdirAll(filepath.Join(dir, "onnx", "x.json"), 0o755) }, ""},
@@ -67,6 +67,11 @@ func TestVerifyFindsChanges(t *testing.T) {
 	m, err := Verify(t.TempDir())
 	require.NoError(t, err)
 	require.Nil(t, m)
+	empty := filepath.Join(t.TempDir(), "out")
+	require.NoError(t, Save(context.Background(), empty, func(string) error { return nil }))
+	m, err = Verify(empty)
+	require.NoError(t, err)
+	require.Empty(t, m.Files)
 }
 
 func TestVerifierRemembersLargeFiles(t *testing.T) {
@@ -122,6 +127,7 @@ var manifests = map[string]string{
 	`{"version":1,"files":[{"name":"a","size":1,"sha256":` + zeroSum + `}]}`: "",
 	`{"version":2,"files":[]}`:  "version 2 is not known",
 	`{"version":1,"version":1}`: "stands twice",
+	`{"version":1}`:             "must both be given",
 	`{"Version":1}`:             "unknown key",
 	`{"version":1,"files":[{"name":"../a","size":1,"sha256":` + zeroSum + `}]}`:                                             "no file name",
 	`{"version":1,"files":[{"name":"/a","size":1,"sha256":` + zeroSum + `}]}`:                                               "no file name",
@@ -160,6 +166,28 @@ func FuzzParseManifest(f *testing.F) {
 		require.Equal(t, len(m.Files), len(m2.Files))
 		for i := range m.Files {
 			require.Equal(t, m.Files[i], m2.Files[i])
+		}
+	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	dir := filepath.Join(b.TempDir(), "out")
+	require.NoError(b, Save(context.Background(), dir, func(tmp string) error {
+		return os.WriteFile(filepath.Join(tmp, ModelFile), make([]byte, 64<<20), 0o644)
+	}))
+	time.Sleep(settled + 200*time.Millisecond)
+	b.Run("hashing", func(b *testing.B) {
+		b.SetBytes(64 << 20)
+		for b.Loop() {
+			_, err := (&Verifier{}).Verify(dir)
+			require.NoError(b, err)
+		}
+	})
+	b.Run("remembered", func(b *testing.B) {
+		v := &Verifier{}
+		for b.Loop() {
+			_, err := v.Verify(dir)
+			require.NoError(b, err)
 		}
 	})
 }

@@ -19,7 +19,9 @@ import (
 // then every file is synced, MANIFEST.json is written with their sizes and SHA-256 sums, and the
 // temporary directory takes dir's place at once. What was there before is removed only afterwards.
 // Whenever the process or the machine dies, dir is the old one or the new one, whole; what a dead
-// writer left behind is removed by the next Save or Lock.
+// writer left behind is removed by the next Save or Lock. (A file system that cannot exchange two
+// directories in one step needs two renames; should the process die between them, the next Save or
+// Lock puts the old directory back.)
 //
 // A directory that is neither empty nor written by Save is not replaced: the error names it. A lock
 // that the directory holds (see Lock) stays in force. A symbolic link to a directory is kept, and what
@@ -167,7 +169,7 @@ func (s *saver) renameTwice(tmp, target string) (aside string, err error) {
 
 // seal makes tmp durable: syncs its files, lists them in a manifest, syncs that and the directories.
 func (s *saver) seal(ctx context.Context, tmp string) error {
-	m := &Manifest{Version: manifestVersion}
+	m := &Manifest{Version: manifestVersion, Files: []FileInfo{}}
 	var dirs []string
 	err := filepath.WalkDir(tmp, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {

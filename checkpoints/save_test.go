@@ -260,3 +260,29 @@ func childCommand(t *testing.T, job, dir string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), childVar+"="+job, childVar+"_DIR="+dir)
 	return cmd
 }
+
+func ExampleSave() {
+	root, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(root)
+	dir := filepath.Join(root, "best")
+	err = Save(context.Background(), dir, func(tmp string) error {
+		return os.WriteFile(filepath.Join(tmp, "config.json"), []byte("{}"), 0o644)
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	m, err := Verify(dir)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, f := range m.Files {
+		fmt.Println(f.Name, f.Size, f.SHA256[:8])
+	}
+	// Output: config.json 2 44136fa3
+}
