@@ -183,6 +183,7 @@ func lookup(name string) *definition {
 // compiled is a measure with its definition and every default filled in.
 type compiled struct {
 	Measure
+	rel         int // never 0
 	def         *definition
 	persistence float64
 	weights     [3]float64
@@ -199,7 +200,7 @@ func compile(measures []Measure, opts Options) ([]compiled, error) {
 		if def == nil {
 			return nil, fmt.Errorf("metric: measure %d of %d is empty: Parse makes measures", i+1, len(measures))
 		}
-		c := compiled{Measure: m, def: def, persistence: m.p, weights: [3]float64{m.a, m.b, m.c}}
+		c := compiled{Measure: m, rel: m.rel, def: def, persistence: m.p, weights: [3]float64{m.a, m.b, m.c}}
 		if c.rel == 0 {
 			c.rel = max(1, opts.Rel)
 		}
