@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -112,14 +113,16 @@ func (l *lines) errorf(format string, args ...any) *RowError {
 	return &RowError{File: l.name, Line: l.n, Err: fmt.Errorf(format, args...)}
 }
 
-func blank(line []byte) bool { return len(bytes.TrimLeft(line, " \t")) == 0 }
+const blanks = " \t\v\f\r"
+
+func blank(line []byte) bool { return len(bytes.TrimLeft(line, blanks)) == 0 }
 
 // fields splits at blanks and tabs. (bytes.Fields also splits at U+0085 and U+00A0, which ids may hold.)
 func fields(line []byte, out [][]byte) [][]byte {
 	out = out[:0]
 	start := -1
 	for i, c := range line {
-		if c == ' ' || c == '\t' || c == '\v' || c == '\f' || c == '\r' {
+		if strings.IndexByte(blanks, c) >= 0 {
 			if start >= 0 {
 				out = append(out, line[start:i])
 			}

@@ -18,7 +18,7 @@ import (
 )
 
 // ReadRun reads a TREC run: query, Q0, document, rank, score, tag, and whatever follows. The rank column is
-// not read: the score orders. Lines that begin with # are comments. A document listed twice for a query is
+// not read: the score orders. A line whose first column begins with # is a comment. A document listed twice for a query is
 // an error, as is a score that is no finite float32.
 func ReadRun(path string) (metric.Run, error) {
 	l := &ledger{}
@@ -44,11 +44,10 @@ func (l *ledger) run(ctx context.Context, in *lines) (metric.Run, error) {
 	var order []*ranking
 	var cols [][]byte
 	err := l.each(ctx, in, false, func(line []byte) error {
-		if line[0] == '#' {
+		if cols = fields(line, cols); cols[0][0] == '#' {
 			l.rows--
 			return nil
 		}
-		cols = fields(line, cols)
 		if len(cols) < 6 {
 			return fmt.Errorf("%d columns: want query Q0 document rank score tag", len(cols))
 		}
@@ -166,8 +165,8 @@ type judgement struct {
 	line       int
 }
 
-// ReadQrels reads judgements: TREC's four columns (query, iteration, document, grade; lines that begin with #
-// are comments), or BEIR's three with a header, separated by tabs. A pair judged twice is an error.
+// ReadQrels reads judgements: TREC's four columns (query, iteration, document, grade; a line whose first
+// column begins with # is a comment), or BEIR's three with a header, separated by tabs. A pair judged twice is an error.
 func ReadQrels(path string) (metric.Qrels, error) {
 	rows, err := readQrels(context.Background(), path, &ledger{})
 	if err != nil {
@@ -204,11 +203,11 @@ func (l *ledger) qrels(ctx context.Context, in *lines) ([]judgement, error) {
 	first, beir := true, false
 	seen, names := map[pair]int{}, map[string]string{}
 	err := l.each(ctx, in, false, func(line []byte) error {
-		if line[0] == '#' && !beir {
+		if cols = fields(line, cols); cols[0][0] == '#' && !beir {
 			l.rows--
 			return nil
 		}
-		if cols = fields(line, cols); first {
+		if first {
 			first = false
 			if beir = qrelsHeader(cols); beir {
 				l.rows--

@@ -31,7 +31,14 @@ func openWikiQA(c *Collection) error {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("read: %v: %w", c.Spec, err)
 	}
-	c.rows = func(ctx context.Context, p *pass) error { return p.wikiQA(ctx, path, c.Spec.Split == "train") }
+	c.rows = func(ctx context.Context, p *pass) error {
+		in, err := openLines(path)
+		if err != nil {
+			return err
+		}
+		defer in.close()
+		return p.wikiQA(ctx, in, c.Spec.Split == "train")
+	}
 	return nil
 }
 
@@ -41,21 +48,17 @@ type group struct {
 	line int // of its first row
 }
 
-func (p *pass) wikiQA(ctx context.Context, path string, train bool) error {
+func (p *pass) wikiQA(ctx context.Context, in *lines, train bool) error {
 	var groups []*group
 	byID, seen := map[string]*group{}, map[[2]string]bool{}
-	in, err := openLines(path)
-	if err != nil {
-		return err
-	}
-	defer in.close()
 	columns, width := []int{0, 0, -1, 1, 2}, 3 // id, question, sentence id, sentence, label
 	if !train {
+		var err error
 		if columns, width, err = wikiQAHeader(in); err != nil {
 			return err
 		}
 	}
-	err = p.ledger.each(ctx, in, true, func(line []byte) error {
+	err := p.ledger.each(ctx, in, true, func(line []byte) error {
 		cols := strings.Split(string(line), "\t")
 		if len(cols) != width {
 			return fmt.Errorf("%d columns, want %d", len(cols), width)
@@ -94,7 +97,7 @@ func (p *pass) wikiQA(ctx context.Context, path string, train bool) error {
 	if err != nil {
 		return err
 	}
-	return p.emitGroups(ctx, path, groups)
+	return p.emitGroups(ctx, in.name, groups)
 }
 
 // wikiQAHeader finds the columns by name, and their number.
