@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -122,7 +121,7 @@ func fields(line []byte, out [][]byte) [][]byte {
 	out = out[:0]
 	start := -1
 	for i, c := range line {
-		if strings.IndexByte(blanks, c) >= 0 {
+		if c == ' ' || c >= '\t' && c <= '\r' { // blanks, as a line holds no \n
 			if start >= 0 {
 				out = append(out, line[start:i])
 			}
