@@ -20,3 +20,5 @@ require (
 	gorgonia.org/gorgonia v0.9.18
 	gorgonia.org/tensor v0.9.24
 )
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect
