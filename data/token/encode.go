@@ -56,9 +56,6 @@ type state struct {
 
 	ids     []int32
 	offsets [][2]int32 // parallel to ids, if aligned
-	begin   int        // where the current text starts in ids
-	limit   int        // the reference stops splitting words at so many tokens; 0: never
-	stopped int        // how many tokens the reference would have seen; 0: all
 }
 
 // keepScratch is the most bytes of normalised text that an idle tokenizer holds on to.
@@ -83,7 +80,7 @@ func (t *Tokenizer) giveBack(s *state) {
 func (t *Tokenizer) AppendIDs(dst []int32, text string) []int32 {
 	s := t.borrow()
 	s.ids, s.aligned = dst, false
-	t.encode(s, text, 0)
+	t.encode(s, text)
 	dst = s.ids
 	t.giveBack(s)
 	return dst
@@ -96,7 +93,7 @@ func (t *Tokenizer) Single(dst *Encoding, text string, maxLen int) error {
 	}
 	s := t.start(dst)
 	defer t.giveBack(s)
-	n, _ := t.encode(s, text, maxLen)
+	n := t.encode(s, text)
 	keep := n
 	if maxLen > 0 {
 		keep = min(n, maxLen-2)
@@ -116,16 +113,12 @@ func (t *Tokenizer) Pair(dst *Encoding, first, second string, maxLen int, how Tr
 	}
 	s := t.start(dst)
 	defer t.giveBack(s)
-	limit := maxLen
-	if how == OnlySecond {
-		limit = 0
-	}
-	n1, seen1 := t.encode(s, first, limit)
-	n2, seen2 := t.encode(s, second, maxLen)
+	n1 := t.encode(s, first)
+	n2 := t.encode(s, second)
 	keep1, keep2 := n1, n2
 	if maxLen > 0 {
 		var err error
-		if keep1, keep2, err = how.fit(seen1, seen2, maxLen-3); err != nil {
+		if keep1, keep2, err = how.fit(n1, n2, maxLen-3); err != nil {
 			dst.IDs = s.ids[:0]
 			return fmt.Errorf("token: %s to %d tokens, of %d and %d: %w", how, maxLen, n1, n2, err)
 		}
@@ -197,7 +190,9 @@ func (e *Encoding) setTypes(n int) {
 }
 
 // fit returns how many tokens of texts with n1 and n2 tokens are kept so that both fit in budget. It
-// is truncate_encodings of the tokenizers library, case by case.
+// is truncate_encodings of the tokenizers library, case by case. (Version 0.23.2 alone applied it to
+// texts that it had stopped splitting at the length limit: where both are longer than that and the
+// budget is odd, it can give the odd token to the other text. Versions before and after do not.)
 func (t Truncation) fit(n1, n2, budget int) (int, int, error) {
 	if budget == 0 {
 		return 0, 0, nil
@@ -230,11 +225,9 @@ func (t Truncation) fit(n1, n2, budget int) (int, int, error) {
 	return 0, 0, fmt.Errorf("no such truncation: %d", int(t))
 }
 
-// encode appends the tokens of text to s.ids. It returns how many there are, and how many the
-// reference would have seen: with truncation on, it splits no further word once it has limit tokens,
-// and decides from what it has by then which text is the longer one.
-func (t *Tokenizer) encode(s *state, text string, limit int) (n, seen int) {
-	s.begin, s.limit, s.stopped = len(s.ids), limit, 0
+// encode appends the tokens of text to s.ids and returns how many there are.
+func (t *Tokenizer) encode(s *state, text string) int {
+	begin := len(s.ids)
 	text = validText(text)
 	if t.raw == nil {
 		t.segment(s, text, 0)
@@ -255,11 +248,7 @@ func (t *Tokenizer) encode(s *state, text string, limit int) (n, seen int) {
 			}
 		})
 	}
-	n = len(s.ids) - s.begin
-	if s.stopped > 0 {
-		return n, s.stopped
-	}
-	return n, n
+	return len(s.ids) - begin
 }
 
 // segment encodes text without raw added tokens, whose first character has the index first.
@@ -321,9 +310,6 @@ func (t *Tokenizer) word(s *state, start, end int) {
 			s.offsets = append(s.offsets, [2]int32{s.char[at], s.char[next-1] + 1})
 			at = next
 		}
-	}
-	if n := len(s.ids) - s.begin; s.limit > 0 && s.stopped == 0 && n >= s.limit {
-		s.stopped = n
 	}
 }
 
