@@ -2,7 +2,7 @@
 // that a model was trained on, exactly as the tokenizers library of Hugging Face does.
 //
 // A text passes through these steps, in the order and with the Unicode versions of the reference
-// (version 0.23.2; the functions name the parts of it that they follow):
+// (versions 0.23.2 and 0.23.3; the functions name the parts of it that they follow):
 //
 //   - ill-formed UTF-8 becomes U+FFFD,
 //   - added tokens are found in the raw text (patternSet),
