@@ -21,9 +21,9 @@ CONCURRENT := data data/read checkpoints checkpoints/hub nn/backend/host nn/back
               cuda/ptx train train/dist rank cmd/trainer/app
 RACE       := $(patsubst %,./%,$(foreach room,$(CONCURRENT),$(if $(wildcard $(room)/*.go),$(room))))
 
-# Tools, by exact version
-STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GOFUMPT     := go run mvdan.cc/gofumpt@v0.12.0
+# Tools, by exact version: built once into bin (go run would build them again under each set of cgo flags)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 FUZZTIME    ?= 10s
 
 # Gorgonia takes the tag cuda for its own: it brings in cuDNN code that does not build.
@@ -45,11 +45,10 @@ test:
 race:
 	go test -race -shuffle=on $(RACE)
 
-# The flags go to staticcheck by -exec: around go run they would build the tool itself anew.
 # -rdynamic, which Go falls back to with some linkers, shows every symbol of ours that is not hidden
-test-gpu:
+test-gpu: bin/staticcheck
 	$(GPU) go vet -tags "$(TAGS)" ./...
-	$(subst go run,go run -exec 'env $(GPU)',$(STATICCHECK)) -tags "$(TAGS)" ./cuda/...
+	$(GPU) bin/staticcheck -tags "$(TAGS)" ./cuda/...
 	$(GPU) go test -tags "$(TAGS)" -ldflags=-extldflags=-rdynamic ./cuda/...
 
 env:
@@ -65,10 +64,16 @@ abi:
 	python3 -m zipfile -e bin/abi/*.whl bin/abi
 	cuda/abi/check.py bin/abi/nvidia/cuda_runtime/include
 
-lint:
+bin/staticcheck: Makefile
+	GOBIN=$(CURDIR)/bin go install $(STATICCHECK)
+
+bin/gofumpt: Makefile
+	GOBIN=$(CURDIR)/bin go install $(GOFUMPT)
+
+lint: bin/staticcheck bin/gofumpt
 	go vet ./...
-	$(STATICCHECK) ./...
-	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r $(GOFUMPT) -l) && \
+	bin/staticcheck ./...
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r bin/gofumpt -l) && \
 	if [ -n "$$bad" ]; then echo "not formatted as gofumpt does: $$bad"; exit 1; fi
 
 # Every fuzz test for FUZZTIME

@@ -128,8 +128,11 @@ func fake(t *testing.T, defines ...string) string {
 	if cc == "" {
 		cc = "cc"
 	}
+	source := filepath.Join("testdata", "fake.c")
+	_, err := os.Stat(source) // tells the cache of go test that the result depends on it
+	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "libcuda.so.1")
-	args := append([]string{"-shared", "-fPIC", "-O1", "-o", path, filepath.Join("testdata", "fake.c")}, defines...)
+	args := append([]string{"-shared", "-fPIC", "-O1", "-o", path, source}, defines...)
 	out, err := exec.Command(cc, args...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return path
