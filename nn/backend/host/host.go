@@ -1,0 +1,292 @@
+// Package host runs programs on the CPU: it resolves the buffers of calls to slices, and hands the
+// pieces of each kernel to a pool of workers. Packages ref and cpu give it their kernels.
+package host
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"unsafe"
+
+	"rung/nn/backend"
+)
+
+// Float is the element type of a backend.
+type Float interface{ float32 | float64 }
+
+// A Mat is a matrix in memory. D is nil if nobody reads it. Rows is the number of real rows.
+type Mat[F Float] struct {
+	D              []F
+	Rows, Cols, Ld int
+}
+
+// Row returns row i.
+func (a Mat[F]) Row(i int) []F { return a.D[i*a.Ld : i*a.Ld+a.Cols : i*a.Ld+a.Cols] }
+
+// Nil reports that nobody reads a, or that an optional input is missing.
+func (a Mat[F]) Nil() bool { return a.D == nil }
+
+// Args is a call with its memory resolved.
+type Args[F Float] struct {
+	*backend.Call
+	Dst, Src []Mat[F]  // of Out and In
+	Int      [][]int32 // of In, where it is an index
+	Version  []*uint64 // of In, where it is a weight whose elements change seldom
+	S        *backend.Scalars
+	Scratch  []byte // what the kernel asked for, 64-byte aligned; shared by its phases and workers
+	Workers  int
+
+	units  [backend.NumAxes][]int32
+	stride int // elements from unit to unit
+}
+
+// A Phase is a kernel's work on pieces of [0, N). Whoever computes an element of a result does so in
+// one fixed order: neither the pieces nor the workers change a bit.
+type Phase[F Float] struct {
+	N     func(a *Args[F]) int
+	Grain func(a *Args[F]) int // nil: 1
+	Run   func(a *Args[F], lo, hi int)
+}
+
+// A Kernel is phases, one after another.
+type Kernel[F Float] struct {
+	Phases  []Phase[F]
+	Scratch func(a *Args[F]) int // bytes, at the capacities of the buffers; nil: none
+}
+
+// Kernels is a table of kernels by operation.
+type Kernels[F Float] [backend.NumOps]Kernel[F]
+
+// Segments is how a row reduction over an axis is split. There is one segment, of all rows, unless the
+// result is a gradient and the program keeps units apart.
+type Segments[F Float] struct {
+	N      int
+	out    Mat[F]
+	rows   int
+	units  []int32
+	stride int
+}
+
+// At is the result of segment u and its range of rows.
+func (s *Segments[F]) At(u int) (out Mat[F], lo, hi int) {
+	if s.units == nil {
+		return s.out, 0, s.rows
+	}
+	out = s.out
+	out.D = out.D[u*s.stride:]
+	return out, int(s.units[u]), int(s.units[u+1])
+}
+
+// Segments splits a reduction of rows along axis whose result is result i.
+func (a *Args[F]) Segments(i int, axis backend.Axis, rows int) Segments[F] {
+	s := Segments[F]{N: 1, out: a.Dst[i], rows: rows}
+	if units := a.units[axis]; a.Out[i].Space == backend.Grad && units != nil {
+		s.N, s.units, s.stride = min(len(units)-1, a.S.Count[backend.Unit]), units, a.stride
+	}
+	return s
+}
+
+// A Backend runs programs with a table of kernels.
+type Backend[F Float] struct {
+	name    string
+	pool    *Pool
+	kernels *Kernels[F]
+}
+
+// New returns a backend of that name.
+func New[F Float](name string, pool *Pool, k *Kernels[F]) *Backend[F] {
+	return &Backend[F]{name, pool, k}
+}
+
+// Name is the device and instruction set.
+func (b *Backend[F]) Name() string { return b.name }
+
+// Float is the element type.
+func (b *Backend[F]) Float() backend.Float {
+	var f F
+	if unsafe.Sizeof(f) == 8 {
+		return backend.Float64
+	}
+	return backend.Float32
+}
+
+// Reserve maps zeroed memory outside the Go heap.
+func (b *Backend[F]) Reserve(n int64) (backend.Memory, error) {
+	m, err := Reserve(n)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Encode resolves calls to memory.
+func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend.Exec, error) {
+	e := &exec[F]{be: b, args: make([]Args[F], len(calls))}
+	e.run = func(lo, hi int) { e.phase.Run(e.a, lo, hi) }
+	scratch := 0
+	for i := range calls {
+		c := &calls[i]
+		a := &e.args[i]
+		a.Call, a.Workers, a.stride = c, b.pool.Workers(), bind.PerUnit
+		if c.Op != backend.Host && len(b.kernels[c.Op].Phases) == 0 {
+			return nil, fmt.Errorf("backend %s: %s needs a kernel %v, which this backend has not", b.name, c.Node, c.Op)
+		}
+		a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
+		a.Int, a.Version = make([][]int32, len(c.In)), make([]*uint64, len(c.In))
+		var err error
+		for k, o := range c.Out {
+			if a.Dst[k], _, _, err = resolve[F](bind, o); err != nil {
+				return nil, fmt.Errorf("backend %s: result %d of %s: %w", b.name, k, c.Node, err)
+			}
+		}
+		for k, in := range c.In {
+			if a.Src[k], a.Int[k], a.Version[k], err = resolve[F](bind, in); err != nil {
+				return nil, fmt.Errorf("backend %s: input %d of %s: %w", b.name, k, c.Node, err)
+			}
+		}
+		if bind.PerUnit > 0 {
+			for x, id := range bind.Units {
+				if backend.Axis(x) != backend.Fixed {
+					a.units[x] = Elements[int32](bind.Blocks[backend.Index][id].Mem.Host())
+				}
+			}
+		}
+		if f := b.kernels[c.Op].Scratch; f != nil {
+			scratch = max(scratch, f(a))
+		}
+	}
+	if scratch > 0 {
+		m, err := Reserve(int64(scratch))
+		if err != nil {
+			return nil, fmt.Errorf("backend %s: scratch: %w", b.name, err)
+		}
+		e.scratch = m
+		for i := range e.args {
+			e.args[i].Scratch = m.b
+		}
+	}
+	return e, nil
+}
+
+// resolve finds a buffer's memory and checks that it lies inside.
+func resolve[F Float](bind backend.Binding, b backend.Buf) (m Mat[F], ints []int32, v *uint64, err error) {
+	if b.Space == backend.None {
+		return
+	}
+	block := backend.Block{Mem: bind.Arena}
+	if b.Space != backend.Arena {
+		if b.ID >= len(bind.Blocks[b.Space]) {
+			return m, nil, nil, fmt.Errorf("nothing is bound as %d of space %d", b.ID, b.Space)
+		}
+		block = bind.Blocks[b.Space][b.ID]
+	}
+	if block.Mem == nil {
+		return m, nil, nil, fmt.Errorf("no memory is bound as %d of space %d", b.ID, b.Space)
+	}
+	off, end := block.Off+b.Off, 0
+	if b.Rows > 0 && b.Cols > 0 {
+		end = (b.Rows-1)*b.Ld + b.Cols
+	}
+	if b.Space == backend.Index {
+		x := Elements[int32](block.Mem.Host())
+		if off < 0 || off+end > len(x) {
+			return m, nil, nil, fmt.Errorf("elements %d to %d of an index of %d", off, off+end, len(x))
+		}
+		return Mat[F]{Rows: b.Rows, Cols: b.Cols, Ld: b.Ld}, x[off:], nil, nil
+	}
+	x := Elements[F](block.Mem.Host())
+	if off < 0 || off+end > len(x) {
+		return m, nil, nil, fmt.Errorf("elements %d to %d of a block of %d", off, off+end, len(x))
+	}
+	return Mat[F]{x[off:len(x):len(x)], b.Rows, b.Cols, b.Ld}, nil, block.Version, nil
+}
+
+type exec[F Float] struct {
+	be      *Backend[F]
+	args    []Args[F]
+	scratch *Memory
+
+	// The piece of work at hand: one closure serves all, so that a launch allocates nothing.
+	a     *Args[F]
+	phase *Phase[F]
+	run   func(lo, hi int)
+}
+
+// Launch runs the calls.
+func (e *exec[F]) Launch(ctx context.Context, s *backend.Scalars) error {
+	for i := range e.args {
+		e.args[i].setRows(s)
+	}
+	for i := range e.args {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		a := &e.args[i]
+		if a.Op == backend.Host {
+			if err := a.onHost(); err != nil {
+				return fmt.Errorf("%s: %w", a.Node, err)
+			}
+			continue
+		}
+		phases := e.be.kernels[a.Op].Phases
+		for k := range phases {
+			p := &phases[k]
+			grain := 1
+			if p.Grain != nil {
+				grain = p.Grain(a)
+			}
+			e.a, e.phase = a, p
+			if err := e.be.pool.Do(p.N(a), grain, e.run); err != nil {
+				return fmt.Errorf("%s (kernel %v): %w", a.Node, a.Op, err)
+			}
+		}
+	}
+	return nil
+}
+
+// onHost calls a stock operator, whose panics are many.
+func (a *Args[F]) onHost() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &failure{r, debug.Stack()}
+		}
+	}()
+	whole := func(bufs []backend.Buf, mats []Mat[F]) [][]byte {
+		out := make([][]byte, len(mats))
+		for i, m := range mats {
+			if m.D != nil {
+				out[i] = Bytes(m.D[:(bufs[i].Rows-1)*m.Ld+m.Cols])
+			}
+		}
+		return out
+	}
+	return a.Call.Host(whole(a.Out, a.Dst), whole(a.In, a.Src))
+}
+
+func (a *Args[F]) setRows(s *backend.Scalars) {
+	a.S = s
+	for k, b := range a.Out {
+		a.Dst[k].Rows = rowsOf(b, s)
+	}
+	for k, b := range a.In {
+		a.Src[k].Rows = rowsOf(b, s)
+	}
+}
+
+func rowsOf(b backend.Buf, s *backend.Scalars) int {
+	if b.Axis == backend.Fixed {
+		return b.Rows
+	}
+	return min(b.Rows, s.Count[b.Axis])
+}
+
+// Close frees the scratch memory.
+func (e *exec[F]) Close() error {
+	e.args = nil
+	if e.scratch == nil {
+		return nil
+	}
+	err := e.scratch.Free()
+	e.scratch = nil
+	return err
+}

@@ -1,0 +1,14 @@
+//go:build !unix
+
+package host
+
+import "unsafe"
+
+// mmap on systems without it is the Go heap, aligned by hand.
+func mmap(n int64) ([]byte, error) {
+	b := make([]byte, n+63)
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) & 63
+	return b[skip : int64(skip)+n : int64(skip)+n], nil
+}
+
+func munmap([]byte) error { return nil }

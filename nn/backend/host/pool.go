@@ -1,0 +1,141 @@
+package host
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+)
+
+// A Pool is the worker goroutines that kernels run on. Work is handed out in small pieces from one
+// counter, so that a worker whose core is taken away holds nobody up; who computes a piece never
+// changes what it computes.
+type Pool struct {
+	workers int
+	wake    []chan *job
+	busy    sync.Mutex // one parallel section at a time
+	job     job        // that section
+}
+
+type job struct {
+	run    func(lo, hi int)
+	n      int
+	grain  int
+	next   atomic.Int64
+	done   sync.WaitGroup
+	failed atomic.Pointer[failure]
+}
+
+// NewPool starts workers-1 goroutines: the caller of Do is the last worker. Close ends them.
+func NewPool(workers int) *Pool {
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	p := &Pool{workers: workers}
+	for range workers - 1 {
+		ch := make(chan *job, 1)
+		p.wake = append(p.wake, ch)
+		go func() {
+			for j := range ch {
+				j.work()
+				j.done.Done()
+			}
+		}()
+	}
+	return p
+}
+
+var shared struct {
+	sync.Mutex
+	pools map[int]*Pool
+}
+
+// SharedPool returns the pool of the process: as many workers as GOMAXPROCS says, which Go sets by
+// the cgroup's CPU limit. It lives as long as the process.
+func SharedPool() *Pool {
+	shared.Lock()
+	defer shared.Unlock()
+	n := runtime.GOMAXPROCS(0)
+	if shared.pools == nil {
+		shared.pools = map[int]*Pool{}
+	}
+	if shared.pools[n] == nil {
+		shared.pools[n] = NewPool(n)
+	}
+	return shared.pools[n]
+}
+
+// Workers is the number of goroutines that compute, the caller's included.
+func (p *Pool) Workers() int { return p.workers }
+
+// Close ends the workers. Do must not be called afterwards.
+func (p *Pool) Close() {
+	for _, ch := range p.wake {
+		close(ch)
+	}
+}
+
+// Do calls run on pieces of [0,n) of at most grain, on all workers, and returns when all are done. A
+// panic in run becomes an error. While another goroutine has the workers the caller computes alone:
+// several small programs at once then use one core each.
+func (p *Pool) Do(n, grain int, run func(lo, hi int)) error {
+	grain = max(1, grain)
+	helpers := min(len(p.wake), (n-1)/grain)
+	if helpers <= 0 || !p.busy.TryLock() {
+		return alone(n, grain, run)
+	}
+	defer p.busy.Unlock()
+	j := &p.job
+	j.run, j.n, j.grain = run, n, grain
+	j.next.Store(0)
+	j.failed.Store(nil)
+	j.done.Add(helpers)
+	for _, ch := range p.wake[:helpers] {
+		ch <- j
+	}
+	j.work()
+	j.done.Wait()
+	j.run = nil
+	if f := j.failed.Load(); f != nil {
+		return f
+	}
+	return nil
+}
+
+// alone runs the same pieces in order.
+func alone(n, grain int, run func(lo, hi int)) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &failure{r, debug.Stack()}
+		}
+	}()
+	for lo := 0; lo < n; lo += grain {
+		run(lo, min(lo+grain, n))
+	}
+	return nil
+}
+
+func (j *job) work() {
+	defer func() {
+		if r := recover(); r != nil {
+			j.failed.CompareAndSwap(nil, &failure{r, debug.Stack()})
+			j.next.Store(int64(j.n)) // the others stop
+		}
+	}()
+	for {
+		lo := int(j.next.Add(int64(j.grain))) - j.grain
+		if lo >= j.n {
+			return
+		}
+		j.run(lo, min(lo+j.grain, j.n))
+	}
+}
+
+// A failure is a panic in a kernel.
+type failure struct {
+	what  any
+	stack []byte
+}
+
+func (f *failure) Error() string { return fmt.Sprintf("panic: %v\n%s", f.what, f.stack) }

@@ -1,0 +1,118 @@
+package backend
+
+// Op names a kernel. The comments give: results; inputs; numbers. A result that is Dead is not
+// computed. Rows of results beyond the real count are left as they are.
+type Op uint8
+
+// The kernels. T, N, B, K, D, H as in package nn; R is rows of any axis.
+const (
+	// Embedding.
+	Embed     Op = iota // y (R,D); ids, pos, types (R), word (V,D), position (P,D), type (Y,D) or dead
+	EmbedGrad           // dtable (V,D); ids (R), dy (R,D)
+
+	// Linear layers. R rows; O outputs; I inputs; r the rank of a low-rank term. I[0] = n blocks.
+	//
+	// MatNT: blocks of columns side by side, y_k = f(x w_kT + h_k u_kT + b_k), for a fused f the value
+	// before it is pre. b_k, and h_k with u_k, may be dead.
+	MatNT  // y (R,ΣO), pre (R,ΣO); x (R,I), then for each block w (O,I), b (O), h (R,r), u (O,r); I[1] = Activation
+	MatNN  // dx (R,I); pre (R,I) or dead, then n pairs dy (R,O), w (O,I). dx = Σ dy w, times f'(pre) if I[1] = Activation
+	MatTN  // dw (O,I); dy (R,O), x (R,I). dw = dyT x
+	ColSum // db (O); dy (R,O)
+
+	// Element by element, on rows.
+	Unary     // y; x; I[0] = Func
+	UnaryGrad // dx; x, y, dy; I[0] = Func. x or y is dead where the derivative does not read it
+	Add       // y; a, b
+	Sub       // y; a, b
+	Mul       // y; a, b
+	Scale     // y; x; F[0]
+	Fill      // y; ; F[0]
+	AddTo     // y; x. y += x
+	Dropout   // y; x, keys (N), [seqs, pos (R)]; F[0] = rate, I[0] = site. With no seqs rows are sequences at position 0
+
+	// Rows.
+	Norm          // y (R,D), mean (R,1), rstd (R,1), sum (R,D); x (R,D), res (R,D) or dead, g (D), b (D); F[0] = eps. y = norm(x + res)
+	NormDX        // dx (R,D); s, mean, rstd, g, dy
+	NormDG        // dg (D), db (D); s, mean, rstd, dy
+	Normalize     // y (R,D), rnorm (R,1); x (R,D); F[0] = eps. y = x / max(|x|, eps)
+	NormalizeGrad // dx (R,D); y, rnorm, dy
+	RowSum        // y (R,1); x (R,C)
+	RowSumGrad    // dx (R,C); dy (R,1)
+	Softmax       // y (R,C), lse (R,1); x (R,C), mask (R,C) or dead. y = log softmax over what the mask keeps
+	SoftmaxGrad   // dx (R,C); y (R,C), mask or dead, dy (R,C)
+
+	// Packed sequences: offsets (N+1) into token rows. Sequences may be empty.
+	Attn      // y (R,D), lse (R,H); q (R,D), k, v (T,D), offsets, keys (N) or dead; I[0] = heads, I[1] = 1: q has one row a sequence, F[0] = dropout rate, I[2] = site
+	AttnGrad  // dq, dk, dv; q, k, v, offsets, keys, y, lse, dy; numbers of Attn
+	First     // y (N,D); x (T,D), offsets
+	FirstGrad // dx (T,D); dy (N,D), offsets
+	Mean      // y (N,D); x (T,D), offsets
+	MeanGrad  // dx (T,D); dy (N,D), offsets
+	Max       // y (N,D), at (N,D); x (T,D), offsets. at is the row that was taken, counted from the sequence's first
+	MaxGrad   // dx (T,D); dy (N,D), at, offsets
+
+	// Candidates: slots (B,K) holds a sequence, or -1 for none.
+	Gather      // y (B,K); x (N,1), slots
+	GatherGrad  // dx (N,1); dy (B,K), slots
+	PairDot     // y (B,K); e (N,D), queries (B), slots (B,K). y = e[query] · e[slot]
+	PairDotGrad // de (N,D); e, queries, slots, dy (B,K)
+	Pairs       // y (B,K·K); x (B,K). y[i,j] = x[i] - x[j]
+	PairsGrad   // dx (B,K); dy (B,K·K)
+	Outer       // y (B,K·K); x (B,K). y[i,j] = x[i] x[j]
+
+	// Losses of logits, element by element; those of classes by rows.
+	BCE      // l (R,C); x, y (R,C). l = log(1+exp(x)) - x y
+	BCEGrad  // dx; x, y, dl
+	CE       // l (R,1), lse (R,1); x (R,C), class (R). A class below 0: no loss
+	CEGrad   // dx (R,C); x, lse, class, dl (R,1)
+	Dot      // s (1,1); w, l (R,1). s = Σ w l
+	MulConst // y (R,C); x (R,C), s (1,1)
+
+	// Update: each call on one vector of weights, its gradient and moments. f is what Clip wrote: the
+	// factor of the gradient, which is NaN where the update must change nothing.
+	SumSq   // s (1,n); n gradients of any shape. s[i] = |g_i|, summed in float64
+	Clip    // f (1,2); s (1,n). f[1] = norm of all, f[0] = min(1, Clip/(norm+1e-6)), NaN if the norm is not finite
+	AdamW   // w, m, v, [vmax]; g, f; F = β1, β2, ε, decay; I[0] = group, I[1] = 1: decay is added to the gradient (Adam). vmax: AMSGrad
+	SGD     // w, m; g, f; F = momentum, -, -, decay; I[0] = group, I[1] = 1: Nesterov
+	Adagrad // w, v; g, f; F = -, -, ε, decay; I[0] = group
+
+	Host // I[0]: a stock Gorgonia operator of the program
+	NumOps
+)
+
+// Activation of MatNT.
+const (
+	Identity = iota
+	ActGELU
+)
+
+// Func is a function of Unary.
+type Func int
+
+// The functions. GELU is x Φ(x) with the error function, not its tanh approximation.
+const (
+	GELU Func = iota
+	Tanh
+	ReLU
+	Sigmoid
+	Softplus
+	Exp
+	Square
+	Positive // 1 where x > 0, else 0; no gradient
+	NumFuncs
+)
+
+var opNames = [NumOps]string{
+	"embed", "embed.grad", "matnt", "matnn", "mattn", "colsum", "unary", "unary.grad", "add", "sub", "mul", "scale", "fill", "addto", "dropout",
+	"norm", "norm.dx", "norm.dg", "normalize", "normalize.grad", "rowsum", "rowsum.grad", "softmax", "softmax.grad",
+	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
+	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
+	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "host",
+}
+
+func (o Op) String() string {
+	if o < NumOps {
+		return opNames[o]
+	}
+	return "?"
+}
