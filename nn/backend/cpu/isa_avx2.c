@@ -1,0 +1,11 @@
+//go:build amd64 && unix
+
+// The kernels for AVX2 and FMA.
+#include "kernels.h"
+#include "vec_avx2.h"
+#include "vmath.h"
+#include "micro.h"
+#include "matmul.h"
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
