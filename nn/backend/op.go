@@ -7,16 +7,16 @@ type Op uint8
 // The kernels. T, N, B, K, D, H as in package nn; R is rows of any axis.
 const (
 	// Embedding.
-	Embed     Op = iota // y (R,D); ids, pos, types (R), word (V,D), position (P,D), type (Y,D)
+	Embed     Op = iota // y (R,D); ids, pos, types (R), word (V,D), position (P,D), type (Y,D) or dead
 	EmbedGrad           // dtable (V,D); ids (R), dy (R,D)
 
 	// Linear layers. R rows; O outputs; I inputs; r the rank of a low-rank term. I[0] = n blocks.
 	//
 	// MatNT: blocks of columns side by side, y_k = f(x w_kT + h_k u_kT + b_k), for a fused f the value
 	// before it is pre. b_k, and h_k with u_k, may be dead.
-	MatNT // y (R,ΣO), pre (R,ΣO); x (R,I), then for each block w (O,I), b (O), h (R,r), u (O,r); I[1] = Activation
-	MatNN // dx (R,I); pre (R,I) or dead, then n pairs dy (R,O), w (O,I). dx = Σ dy w, times f'(pre) if I[1] = Activation
-	MatTN // dw (O,I); dy (R,O), x (R,I). dw = dyT x
+	MatNT  // y (R,ΣO), pre (R,ΣO); x (R,I), then for each block w (O,I), b (O), h (R,r), u (O,r); I[1] = Activation
+	MatNN  // dx (R,I); pre (R,I) or dead, then n pairs dy (R,O), w (O,I). dx = Σ dy w, times f'(pre) if I[1] = Activation
+	MatTN  // dw (O,I); dy (R,O), x (R,I). dw = dyT x
 	ColSum // db (O); dy (R,O)
 
 	// Element by element, on rows.
@@ -58,6 +58,7 @@ const (
 	PairDotGrad // de (N,D); e, queries, slots, dy (B,K)
 	Pairs       // y (B,K·K); x (B,K). y[i,j] = x[i] - x[j]
 	PairsGrad   // dx (B,K); dy (B,K·K)
+	Outer       // y (B,K·K); x (B,K). y[i,j] = x[i] x[j]
 
 	// Losses of logits, element by element; those of classes by rows.
 	BCE      // l (R,C); x, y (R,C). l = log(1+exp(x)) - x y
@@ -105,7 +106,7 @@ var opNames = [NumOps]string{
 	"embed", "embed.grad", "matnt", "matnn", "mattn", "colsum", "unary", "unary.grad", "add", "sub", "mul", "scale", "fill", "addto", "dropout",
 	"norm", "norm.dx", "norm.dg", "normalize", "normalize.grad", "rowsum", "rowsum.grad", "softmax", "softmax.grad",
 	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
-	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad",
+	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
 	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "host",
 }
 

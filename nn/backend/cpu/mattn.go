@@ -25,9 +25,10 @@ type tnGrid struct{ o, i, down, across, units, parts int }
 func (s isa) tnGrid(a *args) tnGrid {
 	dw, rows := a.Dst[0], a.Src[0].Rows
 	g := tnGrid{o: min(gradRows, up(dw.Rows, s.mr)), i: min(gradCols, up(dw.Cols, s.nr)), parts: 1}
-	g.units, _ = a.Segments(0, a.In[0].Axis, rows)
+	seg := a.Segments(0, a.In[0].Axis, rows)
+	g.units = seg.N
 	g.down, g.across = ceil(dw.Rows, g.o), ceil(dw.Cols, g.i)
-	if !a.Segmented(0, a.In[0].Axis) {
+	if !seg.ByUnit() {
 		g.parts = tnParts(g.down*g.across, rows)
 	}
 	return g
@@ -81,8 +82,8 @@ func (s isa) tileTN(a *args, worker int, g tnGrid, t int) {
 	dy, x := a.Src[0], a.Src[1]
 	o, i, rest := t%g.down*g.o, t/g.down%g.across*g.i, t/(g.down*g.across)
 	unit, p := rest/g.parts, rest%g.parts
-	_, segment := a.Segments(0, a.In[0].Axis, dy.Rows)
-	dw, from, to := segment(unit)
+	seg := a.Segments(0, a.In[0].Axis, dy.Rows)
+	dw, from, to := seg.At(unit)
 	acc := a.Out[0].Acc
 	if g.parts > 1 {
 		dw, acc = s.partTN(a, p), false

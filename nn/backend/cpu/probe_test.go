@@ -38,6 +38,7 @@ type probe struct {
 	i         [4]int
 	f         [4]float64
 	s         backend.Scalars
+	floor     float64 // of the magnitude that errors are compared with
 	units     []int32 // first rows of units, for gradients by unit
 }
 
@@ -261,7 +262,7 @@ func check(t *testing.T, name string, p probe, tol float64) {
 func compare(t *testing.T, name string, p probe, got [][]float32, want [][]float64, tol float64) {
 	t.Helper()
 	for k := range want {
-		top := 0.0
+		top := p.floor
 		for _, v := range want[k] {
 			if v != untouched && !math.IsInf(v, 0) {
 				top = math.Max(top, math.Abs(v))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"unsafe"
 
 	"rung/nn/backend"
@@ -60,25 +61,37 @@ type Kernel[F Float] struct {
 // Kernels is a table of kernels by operation.
 type Kernels[F Float] [backend.NumOps]Kernel[F]
 
-// Segments says how a row reduction over axis is split: for each unit u the result's matrix and the
-// range of rows. There is one, of all rows, unless result i is a gradient and the program keeps
-// units apart.
-func (a *Args[F]) Segments(i int, axis backend.Axis, rows int) (n int, at func(u int) (out Mat[F], lo, hi int)) {
-	out, units := a.Dst[i], a.units[axis]
-	if !a.Segmented(i, axis) {
-		return 1, func(int) (Mat[F], int, int) { return out, 0, rows }
-	}
-	return min(len(units)-1, a.S.Count[backend.Unit]), func(u int) (Mat[F], int, int) {
-		o := out
-		o.D = o.D[u*a.stride:]
-		return o, int(units[u]), int(units[u+1])
-	}
+// Segments is how a row reduction over an axis is split. There is one segment, of all rows, unless the
+// result is a gradient and the program keeps units apart.
+type Segments[F Float] struct {
+	N      int
+	out    Mat[F]
+	rows   int
+	units  []int32
+	stride int
 }
 
-// Segmented reports that result i of a reduction over axis is a gradient of each unit.
-func (a *Args[F]) Segmented(i int, axis backend.Axis) bool {
-	return a.Out[i].Space == backend.Grad && a.units[axis] != nil
+// At is the result of segment u and its range of rows.
+func (s *Segments[F]) At(u int) (out Mat[F], lo, hi int) {
+	if s.units == nil {
+		return s.out, 0, s.rows
+	}
+	out = s.out
+	out.D = out.D[u*s.stride:]
+	return out, int(s.units[u]), int(s.units[u+1])
 }
+
+// Segments splits a reduction of rows along axis whose result is result i.
+func (a *Args[F]) Segments(i int, axis backend.Axis, rows int) Segments[F] {
+	s := Segments[F]{N: 1, out: a.Dst[i], rows: rows}
+	if units := a.units[axis]; a.Out[i].Space == backend.Grad && units != nil {
+		s.N, s.units, s.stride = min(len(units)-1, a.S.Count[backend.Unit]), units, a.stride
+	}
+	return s
+}
+
+// ByUnit reports that segments are those of units: there may be one, of some rows.
+func (s *Segments[F]) ByUnit() bool { return s.units != nil }
 
 // A Backend runs programs with a table of kernels.
 type Backend[F Float] struct {
@@ -152,7 +165,7 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch int, err error) {
 	a, kernel := &e.args[i], &e.be.kernels[c.Op]
 	a.Call, a.Workers, a.stride = c, e.be.pool.Workers(), bind.PerUnit
-	if len(kernel.Phases) == 0 {
+	if c.Op != backend.Host && len(kernel.Phases) == 0 {
 		return 0, fmt.Errorf("%s needs a kernel %v, which this backend has not", c.Node, c.Op)
 	}
 	a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
@@ -251,6 +264,9 @@ func (e *exec[F]) Launch(ctx context.Context, s *backend.Scalars) error {
 // call runs one call: the forms of its inputs that are out of date, then its phases.
 func (e *exec[F]) call(i int) error {
 	a := e.a
+	if a.Op == backend.Host {
+		return a.onHost()
+	}
 	for k := range e.copies[i] {
 		if err := e.copies[i][k].refresh(e); err != nil {
 			return err
@@ -269,6 +285,25 @@ func (e *exec[F]) call(i int) error {
 		}
 	}
 	return nil
+}
+
+// onHost calls a stock operator, whose panics are many.
+func (a *Args[F]) onHost() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &failure{r, debug.Stack()}
+		}
+	}()
+	whole := func(bufs []backend.Buf, mats []Mat[F]) [][]byte {
+		out := make([][]byte, len(mats))
+		for i, m := range mats {
+			if m.D != nil {
+				out[i] = Bytes(m.D[:(bufs[i].Rows-1)*m.Ld+m.Cols])
+			}
+		}
+		return out
+	}
+	return a.Call.Host(whole(a.Out, a.Dst), whole(a.In, a.Src))
 }
 
 func (a *Args[F]) setRows(s *backend.Scalars) {

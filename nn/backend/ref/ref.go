@@ -72,7 +72,8 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.GatherGrad, one, 1, gatherGrad[F])
 	set(backend.PairDot, rows, 4, pairDot[F])
 	set(backend.PairDotGrad, cols, 16, pairDotGrad[F])
-	set(backend.Pairs, rows, 16, pairs[F])
+	set(backend.Pairs, rows, 16, pairs(func(u, v F) F { return u - v }))
+	set(backend.Outer, rows, 16, pairs(func(u, v F) F { return u * v }))
 	set(backend.PairsGrad, rows, 16, pairsGrad[F])
 
 	set(backend.BCE, rows, 256, bce[F])

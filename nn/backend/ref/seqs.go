@@ -99,19 +99,33 @@ func Span[F host.Float](a *args[F], offs []int32, s int) (q0, q1, k0, k1 int) {
 	return k0, k1, k0, k1
 }
 
-// Drop is the dropout of attention probabilities: a function of head, query position and key position
-// that is 0 or 1/(1-rate). The element of a pair is query<<16 | key; each head is a site of its own.
-func Drop[F host.Float](a *args[F], keys []int32, s int) func(h, i, j int) F {
+// A dropper is the dropout of one sequence's attention probabilities. The element of a pair is
+// query<<16 | key; each head is a site of its own.
+type dropper[F host.Float] struct {
+	on         bool
+	seed, step uint64
+	key, site  uint32
+	cut        uint32
+	keep       F
+}
+
+func dropperOf[F host.Float](a *args[F], s int) dropper[F] {
+	keys := a.Int[4]
 	if keys == nil || a.F[0] == 0 {
-		return nil
+		return dropper[F]{}
 	}
-	cut, k := philox.Threshold(a.F[0]), F(1/(1-a.F[0]))
-	return func(h, i, j int) F {
-		if philox.Word(a.S.Seed, a.S.Step, uint32(keys[s]), uint32(a.I[2]+h), uint32(i<<16|j)) < cut {
-			return 0
-		}
-		return k
+	return dropper[F]{true, a.S.Seed, a.S.Step, uint32(keys[s]), uint32(a.I[2]), philox.Threshold(a.F[0]), F(1 / (1 - a.F[0]))}
+}
+
+// at is 0 or 1/(1-rate) for head h, query i and key j, counted inside the sequence.
+func (d *dropper[F]) at(h, i, j int) F {
+	if !d.on {
+		return 1
 	}
+	if philox.Word(d.seed, d.step, d.key, d.site+uint32(h), uint32(i<<16|j)) < d.cut {
+		return 0
+	}
+	return d.keep
 }
 
 // attn goes over a row's keys twice: maximum and denominator, then the sum. No row of probabilities
@@ -121,7 +135,7 @@ func attn[F host.Float](a *args[F], lo, hi int) {
 	d := q.Cols / h
 	sc := F(1 / math.Sqrt(float64(d)))
 	for s := lo; s < hi; s++ {
-		drop := Drop(a, a.Int[4], s)
+		drop := dropperOf(a, s)
 		q0, q1, k0, k1 := Span(a, offs, s)
 		for i := q0; i < q1; i++ {
 			clear(y.Row(i))
@@ -143,10 +157,7 @@ func attn[F host.Float](a *args[F], lo, hi int) {
 				}
 				for j := k0; j < k1; j++ {
 					p := F(math.Exp(float64(sc*dotp(qr, k.Row(j)[n*d:n*d+d])) - l))
-					if drop != nil {
-						p *= drop(n, i-q0, j-k0)
-					}
-					axpy(p, v.Row(j)[n*d:n*d+d], yr)
+					axpy(p*drop.at(n, i-q0, j-k0), v.Row(j)[n*d:n*d+d], yr)
 				}
 			}
 		}
@@ -161,7 +172,7 @@ func attnGrad[F host.Float](a *args[F], lo, hi int) {
 	d := q.Cols / h
 	sc := F(1 / math.Sqrt(float64(d)))
 	for s := lo; s < hi; s++ {
-		drop := Drop(a, a.Int[4], s)
+		drop := dropperOf(a, s)
 		q0, q1, k0, k1 := Span(a, offs, s)
 		for _, m := range []mat[F]{dk, dv} {
 			for j := k0; j < k1 && !m.Nil(); j++ {
@@ -178,10 +189,7 @@ func attnGrad[F host.Float](a *args[F], lo, hi int) {
 				delta, l := dotp(dr, y.Row(i)[lo:hi]), float64(lse.Row(i)[n])
 				for j := k0; j < k1; j++ {
 					p := F(math.Exp(float64(sc*dotp(qr, k.Row(j)[lo:hi])) - l))
-					keep := F(1)
-					if drop != nil {
-						keep = drop(n, i-q0, j-k0)
-					}
+					keep := drop.at(n, i-q0, j-k0)
 					ds := p * (keep*dotp(dr, v.Row(j)[lo:hi]) - delta) * sc
 					if !dv.Nil() {
 						axpy(p*keep, dr, dv.Row(j)[lo:hi])
