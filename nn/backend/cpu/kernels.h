@@ -39,8 +39,35 @@ struct add_parts {
 	long n, parts, stride;
 };
 
+// Dropout: Philox counters of one sequence (see package philox). A word below cut drops an element;
+// others are multiplied by keep.
+struct drop {
+	uint64_t seed;
+	uint32_t step, key, site, cut;
+	float keep;
+	int on;
+};
+
+// One head of one sequence: q (rows,d), k and v (keys,d), keys > 0, d the width of a head.
+struct attn {
+	const float *q, *k, *v;
+	float *y, *lse, *scratch; // y (rows,d), lse (rows) or null
+	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse;
+	float scale;
+	struct drop drop;
+};
+
+// Its gradients, each of which may be null.
+struct attn_grad {
+	const float *q, *k, *v, *y, *lse, *dy;
+	float *dq, *dk, *dv, *scratch;
+	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse, lddy, lddq, lddk, lddv;
+	float scale;
+	struct drop drop;
+};
+
 // Every kernel has a version for each instruction set, and rung_NAME, which calls that of isa.
-#define KERNELS(F) F(mat) F(mat_tn) F(pack) F(add_parts)
+#define KERNELS(F) F(mat) F(mat_tn) F(pack) F(add_parts) F(attn) F(attn_grad)
 
 #define DECLARE(name)                           \
 	void name##_avx2(const struct name *);   \

@@ -3,8 +3,6 @@
 
 enum { KT = 256 }; // rows that mat_tn packs at a time
 
-static inline long least(long a, long b) { return a < b ? a : b; }
-
 // finish adds the bias, applies the activation or the derivative, and stores a block.
 static inline void finish(const struct mat *x, long i, long j, const float *c) {
 	long m = least(MR, x->m - i);
@@ -52,24 +50,6 @@ static void columns(float *p, const float *x, long ld, long m, long k) {
 		for (long r = 0; r < k; r++, p += MR) vstore(p, vloadn(x + r * ld + i, m - i));
 }
 
-// block_tn adds a block to dw, whose last panel may be narrow.
-static void block_tn(const struct mat_tn *t, long i, long j, long k, const float *a, long s, const float *b, long bs, int add) {
-	float tile[MR * NR] __attribute__((aligned(64)));
-	long m = least(MR, t->m - i), n = least(NR, t->n - j);
-	float *c = t->dw + i * t->lddw + j;
-	if (n % VL == 0) {
-		across(m, n, k, a, s, b, bs, c, t->lddw, add);
-		return;
-	}
-	across(m, n, k, a, s, b, bs, tile, NR, 0);
-	for (long r = 0; r < m; r++)
-		for (long v = 0; v < n; v += VL) {
-			float *q = c + r * t->lddw + v;
-			vf y = vload(tile + r * NR + v);
-			vstoren(q, add ? vadd(vloadn(q, n - v), y) : y, n - v);
-		}
-}
-
 void FN(mat_tn)(const struct mat_tn *t) {
 	if (t->rows == 0 && !t->acc)
 		for (long i = 0; i < t->m; i++)
@@ -87,7 +67,7 @@ void FN(mat_tn)(const struct mat_tn *t) {
 			if (packed) panel(pb + j * k, x + j, t->ldx, n, k);
 			const float *b = packed ? pb + j * k : x + j;
 			for (long i = 0; i < t->m; i += MR)
-				block_tn(t, i, j, k, packA ? pa + i * k : dy + i, packA ? MR : t->lddy, b, packed ? NR : t->ldx, t->acc || k0);
+				edge(ACROSS, least(MR, t->m - i), n, k, packA ? pa + i * k : dy + i, packA ? MR : t->lddy, b, packed ? NR : t->ldx, t->dw + i * t->lddw + j, t->lddw, t->acc || k0);
 		}
 	}
 }

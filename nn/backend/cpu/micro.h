@@ -3,6 +3,8 @@
 // An element is the fused chain Σ a b from k = 0 on, whatever the block it falls in: neither its row
 // nor the rows beside it change a bit.
 
+static inline long least(long a, long b) { return a < b ? a : b; }
+
 #define INLINE static inline __attribute__((always_inline))
 
 // How a is read: its rows are contiguous along k and s apart (ALONG), or its columns are (ACROSS).
@@ -67,6 +69,23 @@ static __attribute__((noinline)) void along(long m, long n, long k, const float 
 }
 static __attribute__((noinline)) void across(long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
 	blocks(ACROSS, m, n, k, a, s, b, bs, c, ldc, add);
+}
+
+// edge is a block whose last vector may be cut: nothing is written past its n columns.
+INLINE void edge(const int how, long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+	void (*const multiply)(long, long, long, const float *, long, const float *, long, float *, long, int) = how == ALONG ? along : across;
+	if (n % VL == 0) {
+		multiply(m, n, k, a, s, b, bs, c, ldc, add);
+		return;
+	}
+	float tile[MR * NR] __attribute__((aligned(64)));
+	multiply(m, n, k, a, s, b, bs, tile, NR, 0);
+	for (long i = 0; i < m; i++)
+		for (long v = 0; v < n; v += VL) {
+			float *q = c + i * ldc + v;
+			vf y = vload(tile + i * NR + v);
+			vstoren(q, add ? vadd(vloadn(q, n - v), y) : y, n - v);
+		}
 }
 
 // Panels: NR columns of b side by side, k after k. Missing columns are 0.

@@ -5,6 +5,7 @@ package cpu
 // ISO C keeps the compiler from fusing products and sums on its own: the kernels say where they do.
 
 // #cgo CFLAGS: -std=c11 -O2
+// #cgo LDFLAGS: -lm
 // #include "kernels.h"
 import "C"
 
@@ -52,6 +53,8 @@ func install(t *host.Kernels[float32], name string) {
 	t[backend.MatNT] = s.matNT()
 	t[backend.MatNN] = s.matNN()
 	t[backend.MatTN] = s.matTN()
+	t[backend.Attn] = s.attn()
+	t[backend.AttnGrad] = s.attnGrad()
 }
 
 // at is the address of an element, nil of a matrix that is not there.
