@@ -20,9 +20,9 @@ import (
 	"rung/nn"
 	"rung/nn/arch"
 	"rung/nn/backend"
+	"rung/nn/backend/cpu"
 	"rung/nn/backend/host"
 	"rung/nn/backend/philox"
-	"rung/nn/backend/ref"
 	"rung/nn/graph"
 	"rung/nn/loss"
 	"rung/nn/nntest/shared"
@@ -116,7 +116,9 @@ func examples(n int) iter.Seq2[data.Example, error] {
 func workers(t testing.TB, n int) backend.Backend {
 	p := host.NewPool(n)
 	t.Cleanup(p.Close)
-	return ref.On[float32](p)
+	be, err := cpu.On(p, os.Getenv(cpu.Variable))
+	require.NoError(t, err)
+	return be
 }
 
 func config(t testing.TB) Config {
