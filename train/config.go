@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"rung/data"
 	"rung/nn/backend"
+	"rung/train/metric"
 )
 
 // Config holds what a run can vary. Start from Defaults: a zero is a zero.
@@ -16,6 +18,7 @@ type Config struct {
 	Resume  bool            `yaml:"-"` // go on from the state in Out, if there is one
 	Device  string          `yaml:"-"` // as device.Open takes it
 	Backend backend.Backend `yaml:"-"` // instead of Device
+	Sampler data.Sampler    `yaml:"-"` // nil: data.Shuffled with Batch and Window
 
 	Epochs int    `yaml:"epochs"`
 	Steps  int    `yaml:"steps"` // stop after so many updates; 0: when the epochs end
@@ -126,7 +129,8 @@ func (c *Config) check() error {
 	if c.KeepBest != "" && !slices.Contains(c.Metrics, c.KeepBest) {
 		c.Metrics = append(slices.Clone(c.Metrics), c.KeepBest)
 	}
-	return nil
+	_, err := metric.ParseAll(c.Metrics...)
+	return err
 }
 
 // lr is the factor of all learning rates in update n of total, counted from 0 (Transformers'

@@ -77,10 +77,12 @@ type Run struct {
 	lock   *checkpoints.DirLock
 	log    *report.Log
 
-	total   int
-	pos     position
-	err     error
-	stopped bool // no more steps, and no error: early stop
+	total    int
+	pos      position
+	err      error
+	stopped  bool // no more steps, and no error: early stop
+	torn     bool // an update failed half way: there is nothing to save
+	warnings []string
 }
 
 // position is where a run is; it is saved with the weights.
@@ -102,7 +104,10 @@ func Start(ctx context.Context, m Model, o nn.Objective, d Data, c Config) (*Run
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	r := &Run{ctx: ctx, model: m, obj: o, cfg: c, be: c.Backend, sample: data.Shuffled{Batch: c.Batch, Window: c.Window}}
+	r := &Run{ctx: ctx, model: m, obj: o, cfg: c, be: c.Backend, sample: c.Sampler}
+	if r.sample == nil {
+		r.sample = data.Shuffled{Batch: c.Batch, Window: c.Window}
+	}
 	if err := r.prepare(d); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -250,6 +255,7 @@ func (r *Run) step(units []int) (Step, error) {
 	if terms > 0 { // a batch without terms teaches nothing: no update, not even momentum
 		var err error
 		if s.GradNorm, err = r.opt.step(&scalars); err != nil {
+			r.torn = !errors.Is(err, ErrNotFinite)
 			return fail(err)
 		}
 	}
@@ -297,27 +303,19 @@ func (s *Step) record() report.Record {
 // finish saves the state and the last model, whatever ended the steps, and gives the model the values
 // that it has learned.
 func (r *Run) finish() {
+	if r.torn || r.store == nil {
+		return
+	}
 	ctx := context.WithoutCancel(r.ctx)
-	fail := func(err error) {
-		if err != nil && !errors.Is(r.err, err) {
-			r.err = errors.Join(r.err, err)
-		}
+	errs := []error{r.err, r.saveState(ctx), r.saveModel(ctx, "last")}
+	if r.err == nil && (r.cfg.KeepBest == "" || r.pos.BestStep == 0) {
+		errs = append(errs, r.saveModel(ctx, "best"))
 	}
-	if errors.Is(r.err, ErrNotFinite) || r.err == nil || r.ctx.Err() != nil {
-		fail(r.saveState(ctx))
-		fail(r.saveModel(ctx, "last"))
-		if r.err == nil && (r.cfg.KeepBest == "" || r.pos.BestStep == 0) {
-			fail(r.saveModel(ctx, "best"))
-		}
-	}
-	fail(r.keep())
+	r.err = errors.Join(append(errs, r.keep())...)
 }
 
 // keep makes the learned values those that the model's parameters start from.
 func (r *Run) keep() error {
-	if r.store == nil {
-		return nil
-	}
 	for _, p := range r.model.Params() {
 		if !p.Trainable {
 			continue
@@ -334,6 +332,9 @@ func (r *Run) keep() error {
 // Err is what ended the run early, nil if it is complete, was stopped by its patience or by the caller.
 // It wraps the context's error after a cancellation, and ErrNotFinite.
 func (r *Run) Err() error { return r.err }
+
+// Warnings are what a user should know of the setup: that a run was resumed on another device, say.
+func (r *Run) Warnings() []string { return r.warnings }
 
 // Best is the directory of the best checkpoint, "" if the run keeps nothing on disk.
 func (r *Run) Best() string {
