@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"rung/data"
+	"rung/nn/backend/philox"
 )
 
 // A Split is a part of all combinations of concepts that a query can ask for. No two splits share one.
@@ -236,4 +237,19 @@ func (x *index) candidates(d *draw, q *data.Example, want []int, k int) {
 		}
 		q.Candidates = append(q.Candidates, c)
 	}
+}
+
+// Shuffled is the same collection with each query's labels in random order: there is nothing to learn
+// from it, and whoever seems to is reading what he should not.
+func (c *Collection) Shuffled(seed uint64) *Collection {
+	s := &Collection{Passages: c.Passages, Queries: slices.Clone(c.Queries), asked: c.asked}
+	for i := range s.Queries {
+		q := &s.Queries[i]
+		was := q.Candidates
+		q.Candidates = slices.Clone(was)
+		for to, from := range philox.Perm(len(was), seed, "labels of "+q.ID) {
+			q.Candidates[to].Label = was[from].Label
+		}
+	}
+	return s
 }
