@@ -14,9 +14,9 @@ const (
 	//
 	// MatNT: blocks of columns side by side, y_k = f(x w_kT + h_k u_kT + b_k), for a fused f the value
 	// before it is pre. b_k, and h_k with u_k, may be dead.
-	MatNT // y (R,ΣO), pre (R,ΣO); x (R,I), then for each block w (O,I), b (O), h (R,r), u (O,r); I[1] = Activation
-	MatNN // dx (R,I); pre (R,I) or dead, then n pairs dy (R,O), w (O,I). dx = Σ dy w, times f'(pre) if I[1] = Activation
-	MatTN // dw (O,I); dy (R,O), x (R,I). dw = dyT x
+	MatNT  // y (R,ΣO), pre (R,ΣO); x (R,I), then for each block w (O,I), b (O), h (R,r), u (O,r); I[1] = Activation
+	MatNN  // dx (R,I); pre (R,I) or dead, then n pairs dy (R,O), w (O,I). dx = Σ dy w, times f'(pre) if I[1] = Activation
+	MatTN  // dw (O,I); dy (R,O), x (R,I). dw = dyT x
 	ColSum // db (O); dy (R,O)
 
 	// Element by element, on rows.
@@ -114,4 +114,17 @@ func (o Op) String() string {
 		return opNames[o]
 	}
 	return "?"
+}
+
+// Accumulates reports whether result i of o may be marked Acc.
+func (o Op) Accumulates(i int) bool {
+	switch o {
+	case MatNT, MatNN, MatTN, ColSum, EmbedGrad,
+		Unary, UnaryGrad, Add, Sub, Mul, Scale, Fill, Dropout, MulConst,
+		NormDX, NormalizeGrad, RowSum, RowSumGrad, SoftmaxGrad, Pairs, PairsGrad, BCE, BCEGrad, CEGrad, Dot:
+		return i == 0
+	case NormDG:
+		return true
+	}
+	return false
 }

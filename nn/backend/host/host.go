@@ -58,17 +58,31 @@ type Kernels[F Float] [backend.NumOps]Kernel[F]
 
 // Segments says how a row reduction over axis is split: for each unit u the result's matrix and the
 // range of rows. There is one, of all rows, unless result i is a gradient and the program keeps
-// units apart.
+// units apart. It is short enough to be inlined, so that at is no allocation.
 func (a *Args[F]) Segments(i int, axis backend.Axis, rows int) (n int, at func(u int) (out Mat[F], lo, hi int)) {
-	out, units := a.Dst[i], a.units[axis]
-	if a.Out[i].Space != backend.Grad || units == nil {
-		return 1, func(int) (Mat[F], int, int) { return out, 0, rows }
+	return a.segments(i, axis), func(u int) (Mat[F], int, int) { return a.segment(i, axis, rows, u) }
+}
+
+func (a *Args[F]) apart(i int, axis backend.Axis) bool {
+	return a.Out[i].Space == backend.Grad && a.units[axis] != nil
+}
+
+func (a *Args[F]) segments(i int, axis backend.Axis) int {
+	if !a.apart(i, axis) {
+		return 1
 	}
-	return min(len(units)-1, a.S.Count[backend.Unit]), func(u int) (Mat[F], int, int) {
-		o := out
-		o.D = o.D[u*a.stride:]
-		return o, int(units[u]), int(units[u+1])
+	return min(len(a.units[axis])-1, a.S.Count[backend.Unit])
+}
+
+func (a *Args[F]) segment(i int, axis backend.Axis, rows, u int) (out Mat[F], lo, hi int) {
+	out = a.Dst[i]
+	if !a.apart(i, axis) {
+		return out, 0, rows
 	}
+	// What is left must hold the matrix: kernels in C do not look.
+	from := u * a.stride
+	out.D = out.D[from : from+extent(a.Out[i]) : len(out.D)]
+	return out, int(a.units[axis][u]), int(a.units[axis][u+1])
 }
 
 // A Backend runs programs with a table of kernels.
@@ -113,13 +127,16 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 		c := &calls[i]
 		a := &e.args[i]
 		a.Call, a.Workers, a.stride = c, b.pool.Workers(), bind.PerUnit
-		if len(b.kernels[c.Op].Phases) == 0 {
+		if c.Op >= backend.NumOps || len(b.kernels[c.Op].Phases) == 0 {
 			return nil, fmt.Errorf("backend %s: %s needs a kernel %v, which this backend has not", b.name, c.Node, c.Op)
 		}
 		a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
 		a.Int, a.Version = make([][]int32, len(c.In)), make([]*uint64, len(c.In))
 		var err error
 		for k, o := range c.Out {
+			if o.Acc && !c.Op.Accumulates(k) {
+				return nil, fmt.Errorf("backend %s: result %d of %s: kernel %v cannot add to what is there", b.name, k, c.Node, c.Op)
+			}
 			if a.Dst[k], _, _, err = resolve[F](bind, o); err != nil {
 				return nil, fmt.Errorf("backend %s: result %d of %s: %w", b.name, k, c.Node, err)
 			}
@@ -131,8 +148,11 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 		}
 		if bind.PerUnit > 0 {
 			for x, id := range bind.Units {
-				if backend.Axis(x) != backend.Fixed {
-					a.units[x] = Elements[int32](bind.Blocks[backend.Index][id].Mem.Host())
+				if backend.Axis(x) == backend.Fixed {
+					continue
+				}
+				if a.units[x], err = unitsOf(bind, id); err != nil {
+					return nil, fmt.Errorf("backend %s: units by %v of %s: %w", b.name, backend.Axis(x), c.Node, err)
 				}
 			}
 		}
@@ -153,25 +173,55 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 	return e, nil
 }
 
+// unitsOf finds the first rows of units.
+func unitsOf(bind backend.Binding, id int) ([]int32, error) {
+	block, err := blockOf(bind, backend.Index, id)
+	if err != nil {
+		return nil, err
+	}
+	x := Elements[int32](block.Mem.Host())
+	if block.Off < 0 || block.Off >= len(x) {
+		return nil, fmt.Errorf("element %d of an index of %d", block.Off, len(x))
+	}
+	return x[block.Off:], nil
+}
+
+// blockOf is what is bound as id of a space.
+func blockOf(bind backend.Binding, s backend.Space, id int) (backend.Block, error) {
+	block := backend.Block{Mem: bind.Arena}
+	if s != backend.Arena {
+		if s >= backend.NumSpaces || id < 0 || id >= len(bind.Blocks[s]) {
+			return block, fmt.Errorf("nothing is bound as %d of space %d", id, s)
+		}
+		block = bind.Blocks[s][id]
+	}
+	if block.Mem == nil {
+		return block, fmt.Errorf("no memory is bound as %d of space %d", id, s)
+	}
+	return block, nil
+}
+
+// extent is the elements from the first to the last of b.
+func extent(b backend.Buf) int {
+	if b.Rows <= 0 || b.Cols <= 0 {
+		return 0
+	}
+	return (b.Rows-1)*b.Ld + b.Cols
+}
+
 // resolve finds a buffer's memory and checks that it lies inside.
 func resolve[F Float](bind backend.Binding, b backend.Buf) (m Mat[F], ints []int32, v *uint64, err error) {
 	if b.Space == backend.None {
 		return
 	}
-	block := backend.Block{Mem: bind.Arena}
-	if b.Space != backend.Arena {
-		if b.ID >= len(bind.Blocks[b.Space]) {
-			return m, nil, nil, fmt.Errorf("nothing is bound as %d of space %d", b.ID, b.Space)
-		}
-		block = bind.Blocks[b.Space][b.ID]
+	block, err := blockOf(bind, b.Space, b.ID)
+	if err != nil {
+		return m, nil, nil, err
 	}
-	if block.Mem == nil {
-		return m, nil, nil, fmt.Errorf("no memory is bound as %d of space %d", b.ID, b.Space)
+	if b.Rows < 0 || b.Cols < 0 || b.Rows > 1 && b.Ld < b.Cols {
+		return m, nil, nil, fmt.Errorf("%dx%d elements, %d from row to row: not a matrix", b.Rows, b.Cols, b.Ld)
 	}
-	off, end := block.Off+b.Off, 0
-	if b.Rows > 0 && b.Cols > 0 {
-		end = (b.Rows-1)*b.Ld + b.Cols
-	}
+	off, end := block.Off+b.Off, extent(b)
 	if b.Space == backend.Index {
 		x := Elements[int32](block.Mem.Host())
 		if off < 0 || off+end > len(x) {

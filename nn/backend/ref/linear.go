@@ -26,11 +26,8 @@ func matNT[F host.Float](a *args[F], lo, hi int) {
 				if a.I[1] == backend.ActGELU {
 					s = gelu(s)
 				}
-				if a.Out[0].Acc {
-					s += y.D[i*y.Ld+j]
-				}
 				if !y.Nil() {
-					y.D[i*y.Ld+j] = s
+					put(a, y.Row(i), j, s)
 				}
 				j++
 			}
@@ -38,11 +35,12 @@ func matNT[F host.Float](a *args[F], lo, hi int) {
 	}
 }
 
-// matNN is dx = Σ dy_k w_k, times the derivative at pre.
+// matNN is dx = Σ dy_k w_k, times the derivative at pre. The sum of a row is made in scratch: the
+// result may hold what it is added to.
 func matNN[F host.Float](a *args[F], lo, hi int) {
 	dx, pre := a.Dst[0], a.Src[0]
-	sum := make([]F, dx.Cols)
 	for i := lo; i < hi; i++ {
+		sum := host.Elements[F](a.Scratch)[i*dx.Cols : (i+1)*dx.Cols]
 		clear(sum)
 		for k := range a.I[0] {
 			dy, w := a.Src[1+2*k], a.Src[2+2*k]

@@ -4,7 +4,6 @@ import (
 	"math"
 
 	"rung/nn/backend/host"
-	"rung/nn/backend/philox"
 )
 
 // first copies the first token row of every sequence; that of an empty one is 0.
@@ -99,34 +98,37 @@ func Span[F host.Float](a *args[F], offs []int32, s int) (q0, q1, k0, k1 int) {
 	return k0, k1, k0, k1
 }
 
-// Drop is the dropout of attention probabilities: a function of head, query position and key position
-// that is 0 or 1/(1-rate). The element of a pair is query<<16 | key; each head is a site of its own.
-func Drop[F host.Float](a *args[F], keys []int32, s int) func(h, i, j int) F {
+// ofHead makes m the dropout of the attention probabilities of sequence s and head n, and reports
+// whether there is any. Each head is a site of its own; the element of a pair is query<<16 | key, both counted from the
+// sequence's first.
+func (m *mask[F]) ofHead(a *args[F], s, n int) bool {
+	keys := a.Int[4]
 	if keys == nil || a.F[0] == 0 {
-		return nil
+		return false
 	}
-	cut, k := philox.Threshold(a.F[0]), F(1/(1-a.F[0]))
-	return func(h, i, j int) F {
-		if philox.Word(a.S.Seed, a.S.Step, uint32(keys[s]), uint32(a.I[2]+h), uint32(i<<16|j)) < cut {
-			return 0
-		}
-		return k
-	}
+	*m = newMask(a, keys[s], a.I[2]+n)
+	return true
 }
 
-// attn goes over a row's keys twice: maximum and denominator, then the sum. No row of probabilities
+// factor is what a probability is multiplied by: 0 or 1/(1-rate).
+func (m *mask[F]) factor(i, j int) F {
+	if m.drops(i<<16 | j) {
+		return 0
+	}
+	return m.scale
+}
+
+// attn goes over a row's keys three times: maximum, denominator, sum. No row of probabilities
 // is kept.
 func attn[F host.Float](a *args[F], lo, hi int) {
 	y, lse, q, k, v, offs, h := a.Dst[0], a.Dst[1], a.Src[0], a.Src[1], a.Src[2], a.Int[3], a.I[0]
 	d := q.Cols / h
 	sc := F(1 / math.Sqrt(float64(d)))
 	for s := lo; s < hi; s++ {
-		drop := Drop(a, a.Int[4], s)
 		q0, q1, k0, k1 := Span(a, offs, s)
 		for i := q0; i < q1; i++ {
-			clear(y.Row(i))
 			for n := range h {
-				qr, yr := q.Row(i)[n*d:n*d+d], y.Row(i)[n*d:n*d+d]
+				qr := q.Row(i)[n*d : n*d+d]
 				top, z := math.Inf(-1), 0.0
 				for j := k0; j < k1; j++ {
 					top = math.Max(top, float64(sc*dotp(qr, k.Row(j)[n*d:n*d+d])))
@@ -141,10 +143,17 @@ func attn[F host.Float](a *args[F], lo, hi int) {
 				if !lse.Nil() {
 					lse.Row(i)[n] = F(l)
 				}
+				if y.Nil() {
+					continue
+				}
+				yr := y.Row(i)[n*d : n*d+d]
+				clear(yr)
+				var m mask[F]
+				dropped := m.ofHead(a, s, n)
 				for j := k0; j < k1; j++ {
 					p := F(math.Exp(float64(sc*dotp(qr, k.Row(j)[n*d:n*d+d])) - l))
-					if drop != nil {
-						p *= drop(n, i-q0, j-k0)
+					if dropped {
+						p *= m.factor(i-q0, j-k0)
 					}
 					axpy(p, v.Row(j)[n*d:n*d+d], yr)
 				}
@@ -161,9 +170,8 @@ func attnGrad[F host.Float](a *args[F], lo, hi int) {
 	d := q.Cols / h
 	sc := F(1 / math.Sqrt(float64(d)))
 	for s := lo; s < hi; s++ {
-		drop := Drop(a, a.Int[4], s)
 		q0, q1, k0, k1 := Span(a, offs, s)
-		for _, m := range []mat[F]{dk, dv} {
+		for _, m := range [...]mat[F]{dk, dv} {
 			for j := k0; j < k1 && !m.Nil(); j++ {
 				clear(m.Row(j))
 			}
@@ -176,11 +184,13 @@ func attnGrad[F host.Float](a *args[F], lo, hi int) {
 				lo, hi := n*d, n*d+d
 				qr, dr := q.Row(i)[lo:hi], dy.Row(i)[lo:hi]
 				delta, l := dotp(dr, y.Row(i)[lo:hi]), float64(lse.Row(i)[n])
+				var m mask[F]
+				dropped := m.ofHead(a, s, n)
 				for j := k0; j < k1; j++ {
 					p := F(math.Exp(float64(sc*dotp(qr, k.Row(j)[lo:hi])) - l))
 					keep := F(1)
-					if drop != nil {
-						keep = drop(n, i-q0, j-k0)
+					if dropped {
+						keep = m.factor(i-q0, j-k0)
 					}
 					ds := p * (keep*dotp(dr, v.Row(j)[lo:hi]) - delta) * sc
 					if !dv.Nil() {

@@ -28,8 +28,13 @@ func sumSq[F host.Float]() host.Kernel[F] {
 					n := (size + tile - 1) / tile
 					for k := max(lo-t, 0); k < min(hi-t, n); k++ {
 						var s float64
-						for _, v := range g.D[k*tile : min((k+1)*tile, size)] {
-							s += float64(v) * float64(v)
+						for i := k * tile; i < min((k+1)*tile, size); { // row by row: there may be gaps
+							r := g.Row(i / g.Cols)[i%g.Cols:]
+							r = r[:min(len(r), (k+1)*tile-i)]
+							for _, v := range r {
+								s += float64(v) * float64(v)
+							}
+							i += len(r)
 						}
 						sums[t+k] = s
 					}
