@@ -170,16 +170,18 @@ func normalizeCalls(g *gen) (all []*call) {
 
 func normalizeTruth(c *call) []grid {
 	x := c.in[0]
-	length := func(i int) (l float64) {
+	r := gridOf(x.rows, 1, func(i, _ int) (v, m float64) {
+		top, sum := c.F[0], 0. // squares are taken of fractions, lest they overflow
 		for _, v := range x.row(i) {
-			l = math.Hypot(l, v)
+			top = math.Max(top, abs(v))
 		}
-		return math.Max(l, c.F[0])
-	}
-	return []grid{
-		gridOf(x.rows, x.cols, func(i, j int) (v, m float64) { v = x.at(i, j) / length(i); return v, abs(v) }),
-		gridOf(x.rows, 1, func(i, _ int) (v, m float64) { return 1 / length(i), 1 / length(i) }),
-	}
+		for _, v := range x.row(i) {
+			sum += v / top * (v / top)
+		}
+		v = 1 / math.Max(top*math.Sqrt(sum), c.F[0])
+		return v, v
+	})
+	return []grid{gridOf(x.rows, x.cols, func(i, j int) (v, m float64) { v = x.at(i, j) * r.v[i]; return v, abs(v) }), r}
 }
 
 func normalizeGradCalls(g *gen) (all []*call) {
@@ -201,11 +203,14 @@ func normalizeGradCalls(g *gen) (all []*call) {
 
 func normalizeGradTruth(c *call) []grid {
 	y, rnorm, dy := c.in[0], c.in[1], c.in[2]
-	return one(gridOf(y.rows, y.cols, func(i, j int) (v, m float64) {
-		s, sm := inner(y.row(i), dy.row(i))
-		if l, _ := inner(y.row(i), y.row(i)); l < 1-1e-5 { // shorter than eps: y = x / eps
-			s, sm = 0, 0
+	along, alongM := make([]float64, y.rows), make([]float64, y.rows) // dy along y
+	for i := range y.rows {
+		if l, _ := inner(y.row(i), y.row(i)); l > 1-1e-5 { // else shorter than eps: y = x / eps
+			along[i], alongM[i] = inner(y.row(i), dy.row(i))
 		}
+	}
+	return one(gridOf(y.rows, y.cols, func(i, j int) (v, m float64) {
+		s, sm := along[i], alongM[i]
 		r := rnorm.at(i, 0)
 		return r * (dy.at(i, j) - y.at(i, j)*s), r * (abs(dy.at(i, j)) + abs(y.at(i, j))*sm)
 	}))

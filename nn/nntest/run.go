@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"rung/nn/backend"
@@ -32,6 +33,9 @@ type image struct {
 }
 
 func (m *image) grow(n int) {
+	if more := n - len(m.mine); more > 0 {
+		m.b, m.mine = slices.Grow(m.b, more*m.size), slices.Grow(m.mine, more)
+	}
 	for i := len(m.b) / m.size; i < n; i++ {
 		switch {
 		case m.index:

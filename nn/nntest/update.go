@@ -187,7 +187,7 @@ func adamWTruth(c *call) []grid {
 		step := lr * m / (math.Sqrt(v/(1-math.Pow(b2, t))) + eps)
 		x[0] = x[0]*(1-lr*grow) - step
 		// An update has the size of lr however small the moment is.
-		return [4]float64{2*lr + abs(step), (1 - b1) * dm, (1 - b2) * dm * dm, (1 - b2) * dm * dm}
+		return [4]float64{2*lr + abs(step), (1 - b1) * dm, (1 - b2) * dm * dm, x[2] + dm*dm}
 	})
 }
 
@@ -198,16 +198,12 @@ func sgdCalls(g *gen) []*call {
 	})
 }
 
-// sgdTruth is v = μ v + d and w = w - lr v, or Nesterov's w = w - lr (d + μ v). The first v is d.
+// sgdTruth is v = μ v + d and w = w - lr v, or Nesterov's w = w - lr (d + μ v).
 func sgdTruth(c *call) []grid {
 	mu, lr := c.F[0], c.s.LR[c.I[0]]
 	return textbook(c, func(x []float64, d, dm float64) [4]float64 {
 		d += c.F[3] * x[0]
-		if c.s.Step > 0 {
-			x[1] = mu*x[1] + d
-		} else {
-			x[1] = d
-		}
+		x[1] = mu*x[1] + d
 		step := lr * x[1]
 		if c.I[1] == 1 {
 			step = lr*d + lr*mu*x[1]

@@ -105,7 +105,7 @@ func adamW[F host.Float](a *args[F], lo, hi int) {
 	}
 }
 
-// sgd is stochastic gradient descent with momentum m = μ m + d, which starts at d (torch).
+// sgd is stochastic gradient descent with momentum m = μ m + d, as torch writes it.
 func sgd[F host.Float](a *args[F], lo, hi int) {
 	f := a.Src[1].D[0]
 	if f != f {
@@ -116,9 +116,6 @@ func sgd[F host.Float](a *args[F], lo, hi int) {
 	for i := lo; i < hi; i++ {
 		d := g[i]*f + decay*w[i]
 		m[i] = mu*m[i] + d
-		if a.S.Step == 0 {
-			m[i] = d
-		}
 		if a.I[1] == 1 {
 			d += mu * m[i]
 		} else {
