@@ -38,6 +38,7 @@ type call struct {
 	axis    backend.Axis // of the rows that a row reduction sums, or that are computed one by one
 	spare   int          // rows that memory has beyond the real ones
 	units   []int32      // first row of each unit, and the end: gradients are kept apart
+	version *uint64      // of the weights
 
 	// Of a gradient: the number that it is the derivative of, from forward calls that run runs, and
 	// what each result is the derivative by.

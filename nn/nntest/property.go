@@ -1,8 +1,6 @@
 package nntest
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -13,12 +11,12 @@ import (
 
 // testAlone checks that a row, or a sequence, gets the same bits alone, among others, and elsewhere.
 func testAlone(t *testing.T, be backend.Backend, size Size) {
-	for op, r := range table() {
+	for _, r := range kernels() {
 		if r.alone == apart {
 			continue
 		}
-		t.Run(op.String(), func(t *testing.T) {
-			for i, c := range newGen(op, size).all(r) {
+		t.Run(r.op.String(), func(t *testing.T) {
+			for i, c := range newGen(r.op, size).all(r) {
 				n := c.s.Count[c.axis]
 				if i%3 == 2 || n == 0 || c.out[0].rows*c.out[0].cols > 1<<16 {
 					continue
@@ -120,43 +118,5 @@ func testDropout(t *testing.T, be backend.Backend) {
 		if z := (float64(agree) - n/2) / math.Sqrt(n/4); abs(z) > 6 {
 			t.Errorf("another %s leaves %d of %g elements as they were: %.1f standard errors off", what, agree, n, z)
 		}
-	}
-}
-
-// testCancelled checks that a launch whose context has ended returns its error and computes nothing.
-func testCancelled(t *testing.T, be backend.Backend) {
-	g := newGen(backend.Fill, Tiny)
-	c := fillCalls(g)[0]
-	b, x, err := lay(be, c, strided)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.free()
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := x.Launch(ctx, &c.s); !errors.Is(err, context.Canceled) {
-		t.Errorf("launch with a cancelled context: %v", err)
-	}
-	if err := x.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-// testAllocs checks that a launch allocates nothing.
-func testAllocs(t *testing.T, be backend.Backend, c *call) {
-	b, x, err := lay(be, c, strided)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.free()
-	if n := testing.AllocsPerRun(5, func() {
-		if err := launch(x, &c.s); err != nil {
-			t.Fatal(err)
-		}
-	}); n > 0 {
-		t.Errorf("%v: a launch allocates %g times", c, n)
-	}
-	if err := x.Close(); err != nil {
-		t.Error(err)
 	}
 }

@@ -154,14 +154,14 @@ func (b *bench) place(o *operand, k int) backend.Buf {
 		at += 1 + 2*(k%5)
 	}
 	m.grow(at + max(0, rows-1)*buf.Ld + cols + 16)
-	b.bind1(o, &buf, at)
+	b.bindBlock(o, &buf, at)
 	b.places = append(b.places, place{buf, at})
 	return buf
 }
 
-// bind1 binds a block for an operand that lies at element at, so that its offset is that of the block
+// bindBlock binds a block for an operand that lies at element at, so that its offset is that of the block
 // and one of its own.
-func (b *bench) bind1(o *operand, buf *backend.Buf, at int) {
+func (b *bench) bindBlock(o *operand, buf *backend.Buf, at int) {
 	buf.Off = at
 	if o.space == backend.Arena {
 		return
@@ -172,7 +172,11 @@ func (b *bench) bind1(o *operand, buf *backend.Buf, at int) {
 		buf.Off = 0
 	}
 	buf.ID = len(*blocks)
-	*blocks = append(*blocks, backend.Block{Off: at - buf.Off})
+	block := backend.Block{Off: at - buf.Off}
+	if o.space == backend.Weight {
+		block.Version = b.c.version
+	}
+	*blocks = append(*blocks, block)
 }
 
 // placeUnits makes the index inputs with the bounds of units, for all axes.
