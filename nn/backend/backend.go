@@ -67,6 +67,8 @@ type Call struct {
 	Out, In []Buf
 	I       [4]int
 	F       [4]float64
+	// Host is what a call of Op Host does, on CPU backends only: results and inputs are whole buffers.
+	Host func(out, in [][]byte) error
 }
 
 // Scalars change from launch to launch and are read where the kernels run.

@@ -18,7 +18,7 @@ type Op uint8
 // The kernels. T, N, B, K, D, H as in package nn; R is rows of any axis.
 const (
 	// Embedding.
-	Embed     Op = iota // y (R,D); ids, pos, types (R), word (V,D), position (P,D), type (Y,D)
+	Embed     Op = iota // y (R,D); ids, pos, types (R), word (V,D), position (P,D), type (Y,D) or dead
 	EmbedGrad           // dtable (V,D); ids (R), dy (R,D)
 
 	// Linear layers. R rows; O outputs; I inputs; r the rank of a low-rank term. I[0] = n blocks.
@@ -77,6 +77,7 @@ const (
 	PairDotGrad // de (N,D); e, queries, slots, dy (B,K)
 	Pairs       // y (B,K·K); x (B,K). y[i,j] = x[i] - x[j]
 	PairsGrad   // dx (B,K); dy (B,K·K)
+	Outer       // y (B,K·K); x (B,K). y[i,j] = x[i] x[j]
 
 	// Losses of logits, element by element; those of classes by rows.
 	BCE      // l (R,C); x, y (R,C). l = log(1+exp(x)) - x y
@@ -125,7 +126,7 @@ var opNames = [NumOps]string{
 	"embed", "embed.grad", "matnt", "matnn", "mattn", "colsum", "unary", "unary.grad", "add", "sub", "mul", "scale", "fill", "addto", "dropout",
 	"norm", "norm.dx", "norm.dg", "normalize", "normalize.grad", "rowsum", "rowsum.grad", "softmax", "softmax.grad",
 	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
-	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad",
+	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
 	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "host",
 }
 
@@ -141,7 +142,7 @@ func (o Op) Accumulates(i int) bool {
 	switch o {
 	case MatNT, MatNN, MatTN, ColSum, EmbedGrad,
 		Unary, UnaryGrad, Add, Sub, Mul, Scale, Fill, Dropout, MulConst,
-		NormDX, NormalizeGrad, RowSum, RowSumGrad, SoftmaxGrad, Pairs, PairsGrad, BCE, BCEGrad, CEGrad, Dot:
+		NormDX, NormalizeGrad, RowSum, RowSumGrad, SoftmaxGrad, Pairs, PairsGrad, Outer, BCE, BCEGrad, CEGrad, Dot:
 		return i == 0
 	case NormDG:
 		return true

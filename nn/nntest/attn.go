@@ -34,9 +34,9 @@ func attnCalls(g *gen) (all []*call) {
 			}
 			q := g.mat(c, qa, d)
 			if k%3 == 2 && !g.exact {
-				c.what = "scores of ±200"
+				c.what = "scores of ±200, or of ±2000"
 				for i := range q.v {
-					q.v[i] *= 100
+					q.v[i] *= []float64{100, 1000}[single]
 				}
 			}
 			c.in = []operand{q, g.mat(c, backend.Tok, d), g.mat(c, backend.Tok, d), offsets(lengths), {}}

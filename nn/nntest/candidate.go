@@ -9,7 +9,8 @@ func candidateRows() []row {
 		{backend.GatherGrad, 16, gatherGradCalls, gatherGradTruth, apart},
 		{backend.PairDot, 16, pairDotCalls, pairDotTruth, apart},
 		{backend.PairDotGrad, 16, pairDotGradCalls, pairDotGradTruth, apart},
-		{backend.Pairs, 2, pairsCalls, pairsTruth, byRow},
+		{backend.Pairs, 2, pairsCalls, pairsTruth(func(x, y float64) float64 { return x - y }), byRow},
+		{backend.Outer, 2, pairsCalls, pairsTruth(func(x, y float64) float64 { return x * y }), byRow},
 		{backend.PairsGrad, 16, pairsGradCalls, pairsGradTruth, byRow},
 	}
 }
@@ -139,12 +140,15 @@ func pairsCalls(g *gen) (all []*call) {
 	return all
 }
 
-func pairsTruth(c *call) []grid {
-	x := c.in[0]
-	return one(gridOf(x.rows, x.cols*x.cols, func(i, j int) (v, m float64) {
-		v = x.at(i, j/x.cols) - x.at(i, j%x.cols)
-		return v, abs(v)
-	}))
+// pairsTruth is f of all pairs of a unit's values.
+func pairsTruth(f func(x, y float64) float64) func(c *call) []grid {
+	return func(c *call) []grid {
+		x := c.in[0]
+		return one(gridOf(x.rows, x.cols*x.cols, func(i, j int) (v, m float64) {
+			v = f(x.at(i, j/x.cols), x.at(i, j%x.cols))
+			return v, abs(v)
+		}))
+	}
 }
 
 func pairsGradCalls(g *gen) (all []*call) {

@@ -19,7 +19,7 @@ func linearRows() []row {
 }
 
 func embedCalls(g *gen) (all []*call) {
-	for _, s := range g.shapes() {
+	for k, s := range g.shapes() {
 		r, d, v := s[0], s[1], s[2]
 		c := g.call(backend.Tok, r)
 		ids := g.ints(r, 0, v)
@@ -28,6 +28,9 @@ func embedCalls(g *gen) (all []*call) {
 		}
 		c.out = []operand{g.out(c, backend.Tok, d)}
 		c.in = []operand{index(ids), index(g.ints(r, 0, 5)), index(g.ints(r, 0, 2)), g.weight(v, d), g.weight(5, d), g.weight(2, d)}
+		if k%4 == 3 { // an encoder without types
+			c.in[2], c.in[5] = operand{}, operand{}
+		}
 		all = append(all, c)
 	}
 	return all
@@ -36,6 +39,9 @@ func embedCalls(g *gen) (all []*call) {
 func embedTruth(c *call) []grid {
 	return one(gridOf(c.out[0].rows, c.out[0].cols, func(i, j int) (v, m float64) {
 		for t := range 3 {
+			if c.in[t].dead() {
+				continue
+			}
 			w := c.in[3+t].at(c.in[t].int(0, i), j)
 			v, m = v+w, m+abs(w)
 		}
@@ -46,6 +52,9 @@ func embedTruth(c *call) []grid {
 func embedGradCalls(g *gen) (all []*call) {
 	for k, f := range embedCalls(g) {
 		c, t := g.call(backend.Tok, f.s.Count[backend.Tok]), k%3 // of one of the tables
+		if f.in[t].dead() {
+			t = 0
+		}
 		dy := g.mat(c, backend.Tok, f.in[3].cols)
 		c.out = []operand{g.grad(f.in[3+t].rows, dy.cols)}
 		c.in = []operand{f.in[t], dy}

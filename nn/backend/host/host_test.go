@@ -42,7 +42,6 @@ func TestEncodeRefuses(t *testing.T) {
 		call backend.Call
 		bind backend.Binding
 	}{
-		{"needs a kernel", backend.Call{Op: backend.Host}, b},
 		{"needs a kernel", backend.Call{Op: backend.NumOps + 1}, b},
 		{"cannot add", backend.Call{Op: backend.AddTo, Out: []backend.Buf{acc}, In: []backend.Buf{x}}, b},
 		{"not a matrix", backend.Call{Op: backend.AddTo, Out: []backend.Buf{narrow}, In: []backend.Buf{x}}, b},
@@ -83,7 +82,7 @@ func TestPoolRunsEachPieceOnce(t *testing.T) {
 		for _, n := range []int{0, 1, 6, 7, 1000} {
 			for _, grain := range []int{0, 1, 3, 2000} {
 				times := make([]atomic.Int32, n)
-				err := p.Do(n, grain, func(lo, hi int) {
+				err := p.Do(n, grain, func(_, lo, hi int) {
 					if hi-lo > max(1, grain) {
 						t.Errorf("a piece of %d, the grain being %d", hi-lo, grain)
 					}
@@ -106,7 +105,7 @@ func TestPoolRunsEachPieceOnce(t *testing.T) {
 
 func TestPoolTurnsPanicsIntoErrors(t *testing.T) {
 	nntest.EachPool(t, func(t *testing.T, p *host.Pool) {
-		err := p.Do(100, 1, func(lo, _ int) {
+		err := p.Do(100, 1, func(_, lo, _ int) {
 			if lo == 50 {
 				panic("kernel 50")
 			}
@@ -114,7 +113,7 @@ func TestPoolTurnsPanicsIntoErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "kernel 50") {
 			t.Errorf("error %v", err)
 		}
-		if err := p.Do(100, 1, func(int, int) {}); err != nil {
+		if err := p.Do(100, 1, func(int, int, int) {}); err != nil {
 			t.Errorf("after a panic: %v", err)
 		}
 	})

@@ -92,3 +92,10 @@ func Bytes[T float32 | float64 | int32](v []T) []byte {
 }
 
 var _ backend.Memory = (*Memory)(nil)
+
+// Wrap makes memory of bytes that the caller owns: Free does not give them back.
+func Wrap(b []byte) backend.Memory { return &wrapped{Memory{b}} }
+
+type wrapped struct{ Memory }
+
+func (w *wrapped) Free() error { w.b = nil; return nil }

@@ -35,25 +35,26 @@ func matNT[F host.Float](a *args[F], lo, hi int) {
 	}
 }
 
-// matNN is dx = Σ dy_k w_k, times the derivative at pre. The sum of a row is made in scratch: the
-// result may hold what it is added to.
+// matNN is dx = Σ dy_k w_k, times the derivative at pre.
 func matNN[F host.Float](a *args[F], lo, hi int) {
 	dx, pre := a.Dst[0], a.Src[0]
 	for i := lo; i < hi; i++ {
-		sum := host.Elements[F](a.Scratch)[i*dx.Cols : (i+1)*dx.Cols]
-		clear(sum)
-		for k := range a.I[0] {
-			dy, w := a.Src[1+2*k], a.Src[2+2*k]
-			for o, d := range dy.Row(i) {
-				axpy(d, w.Row(o), sum)
-			}
-		}
 		r := dx.Row(i)
-		for j, v := range sum {
-			if a.I[1] == backend.ActGELU {
-				v *= geluD(pre.Row(i)[j])
+		for j0 := 0; j0 < len(r); j0 += 64 {
+			var sum [64]F
+			part := sum[:min(64, len(r)-j0)]
+			for k := range a.I[0] {
+				w := a.Src[2+2*k]
+				for o, d := range a.Src[1+2*k].Row(i) {
+					axpy(d, w.Row(o)[j0:j0+len(part)], part)
+				}
 			}
-			put(a, r, j, v)
+			for j, v := range part {
+				if a.I[1] == backend.ActGELU {
+					v *= geluD(pre.Row(i)[j0+j])
+				}
+				put(a, r, j0+j, v)
+			}
 		}
 	}
 }
@@ -61,9 +62,9 @@ func matNN[F host.Float](a *args[F], lo, hi int) {
 // matTN is dw = dyT x, by rows of the result, so that one worker sums each element.
 func matTN[F host.Float](a *args[F], lo, hi int) {
 	dy, x := a.Src[0], a.Src[1]
-	n, at := a.Segments(0, a.In[0].Axis, dy.Rows)
-	for u := range n {
-		out, from, to := at(u)
+	seg := a.Segments(0, a.In[0].Axis, dy.Rows)
+	for u := range seg.N {
+		out, from, to := seg.At(u)
 		for o := lo; o < hi; o++ {
 			r := out.Row(o)
 			if !a.Out[0].Acc {
@@ -78,9 +79,9 @@ func matTN[F host.Float](a *args[F], lo, hi int) {
 
 func colSum[F host.Float](a *args[F], lo, hi int) {
 	dy := a.Src[0]
-	n, at := a.Segments(0, a.In[0].Axis, dy.Rows)
-	for u := range n {
-		out, from, to := at(u)
+	seg := a.Segments(0, a.In[0].Axis, dy.Rows)
+	for u := range seg.N {
+		out, from, to := seg.At(u)
 		o := out.Row(0)[lo:hi]
 		if !a.Out[0].Acc {
 			clear(o)
@@ -98,7 +99,7 @@ func embed[F host.Float](a *args[F], lo, hi int) {
 	for i := lo; i < hi; i++ {
 		r := y.Row(i)
 		copy(r, a.Src[3].Row(int(a.Int[0][i])))
-		for t := 1; t < 3; t++ {
+		for t := 1; t < 3 && !a.Src[3+t].Nil(); t++ {
 			for j, v := range a.Src[3+t].Row(int(a.Int[t][i])) {
 				r[j] += v
 			}
@@ -109,9 +110,9 @@ func embed[F host.Float](a *args[F], lo, hi int) {
 // embedGrad is split by columns: rows of the table repeat.
 func embedGrad[F host.Float](a *args[F], lo, hi int) {
 	ids, dy := a.Int[0], a.Src[1]
-	n, at := a.Segments(0, a.In[1].Axis, dy.Rows)
-	for u := range n {
-		out, from, to := at(u)
+	seg := a.Segments(0, a.In[1].Axis, dy.Rows)
+	for u := range seg.N {
+		out, from, to := seg.At(u)
 		if !a.Out[0].Acc {
 			for i := range out.Rows {
 				clear(out.Row(i)[lo:hi])

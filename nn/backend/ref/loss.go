@@ -180,12 +180,14 @@ func pairDotGrad[F host.Float](a *args[F], lo, hi int) {
 	}
 }
 
-func pairs[F host.Float](a *args[F], lo, hi int) {
-	for i := lo; i < hi; i++ {
-		x, y := a.Src[0].Row(i), a.Dst[0].Row(i)
-		for j, u := range x {
-			for k, v := range x {
-				put(a, y, j*len(x)+k, u-v)
+func pairs[F host.Float](f func(u, v F) F) func(a *args[F], lo, hi int) {
+	return func(a *args[F], lo, hi int) {
+		for i := lo; i < hi; i++ {
+			x, y := a.Src[0].Row(i), a.Dst[0].Row(i)
+			for j, u := range x {
+				for k, v := range x {
+					put(a, y, j*len(x)+k, f(u, v))
+				}
 			}
 		}
 	}

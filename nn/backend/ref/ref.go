@@ -38,7 +38,6 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.EmbedGrad, cols, 16, embedGrad[F])
 	set(backend.MatNT, rowsOfIn[F](0), 8, matNT[F])
 	set(backend.MatNN, rows, 8, matNN[F])
-	t[backend.MatNN].Scratch = func(a *args[F]) int { return sizeOf[F](a.Out[0]) }
 	set(backend.MatTN, fixedRows[F], 8, matTN[F])
 	set(backend.ColSum, cols, 64, colSum[F])
 
@@ -76,7 +75,8 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.GatherGrad, one, 1, gatherGrad[F])
 	set(backend.PairDot, rows, 4, pairDot[F])
 	set(backend.PairDotGrad, cols, 16, pairDotGrad[F])
-	set(backend.Pairs, rows, 16, pairs[F])
+	set(backend.Pairs, rows, 16, pairs(func(u, v F) F { return u - v }))
+	set(backend.Outer, rows, 16, pairs(func(u, v F) F { return u * v }))
 	set(backend.PairsGrad, rows, 16, pairsGrad[F])
 
 	set(backend.BCE, rows, 256, bce[F])

@@ -268,9 +268,9 @@ func normDG[F host.Float](a *args[F], lo, hi int) {
 		if a.Out[k].Dead() {
 			continue
 		}
-		n, at := a.Segments(k, a.In[0].Axis, s.Rows)
-		for u := range n {
-			out, from, to := at(u)
+		seg := a.Segments(k, a.In[0].Axis, s.Rows)
+		for u := range seg.N {
+			out, from, to := seg.At(u)
 			o := out.Row(0)
 			if !a.Out[k].Acc {
 				clear(o[lo:hi])

@@ -98,20 +98,28 @@ func Span[F host.Float](a *args[F], offs []int32, s int) (q0, q1, k0, k1 int) {
 	return k0, k1, k0, k1
 }
 
-// ofHead makes m the dropout of the attention probabilities of sequence s and head n, and reports
-// whether there is any. Each head is a site of its own; the element of a pair is query<<16 | key, both counted from the
-// sequence's first.
-func (m *mask[F]) ofHead(a *args[F], s, n int) bool {
-	keys := a.Int[4]
-	if keys == nil || a.F[0] == 0 {
-		return false
-	}
-	*m = newMask(a, keys[s], a.I[2]+n)
-	return true
+// A dropper is the dropout of one sequence's attention probabilities. The element of a pair is
+// query<<16 | key; each head is a site of its own.
+type dropper[F host.Float] struct {
+	on bool
+	mask[F]
 }
 
-// factor is what a probability is multiplied by: 0 or 1/(1-rate).
-func (m *mask[F]) factor(i, j int) F {
+func dropperOf[F host.Float](a *args[F], s int) dropper[F] {
+	keys := a.Int[4]
+	if keys == nil || a.F[0] == 0 {
+		return dropper[F]{}
+	}
+	return dropper[F]{true, newMask(a, keys[s], a.I[2])}
+}
+
+// at is 0 or 1/(1-rate) for head h, query i and key j, counted inside the sequence.
+func (d *dropper[F]) at(h, i, j int) F {
+	if !d.on {
+		return 1
+	}
+	m := d.mask
+	m.site += uint32(h)
 	if m.drops(i<<16 | j) {
 		return 0
 	}
@@ -125,6 +133,7 @@ func attn[F host.Float](a *args[F], lo, hi int) {
 	d := q.Cols / h
 	sc := F(1 / math.Sqrt(float64(d)))
 	for s := lo; s < hi; s++ {
+		drop := dropperOf(a, s)
 		q0, q1, k0, k1 := Span(a, offs, s)
 		for i := q0; i < q1; i++ {
 			for n := range h {
@@ -148,14 +157,9 @@ func attn[F host.Float](a *args[F], lo, hi int) {
 				}
 				yr := y.Row(i)[n*d : n*d+d]
 				clear(yr)
-				var m mask[F]
-				dropped := m.ofHead(a, s, n)
 				for j := k0; j < k1; j++ {
 					p := F(math.Exp(float64(sc*dotp(qr, k.Row(j)[n*d:n*d+d])) - l))
-					if dropped {
-						p *= m.factor(i-q0, j-k0)
-					}
-					axpy(p, v.Row(j)[n*d:n*d+d], yr)
+					axpy(p*drop.at(n, i-q0, j-k0), v.Row(j)[n*d:n*d+d], yr)
 				}
 			}
 		}
@@ -170,6 +174,7 @@ func attnGrad[F host.Float](a *args[F], lo, hi int) {
 	d := q.Cols / h
 	sc := F(1 / math.Sqrt(float64(d)))
 	for s := lo; s < hi; s++ {
+		drop := dropperOf(a, s)
 		q0, q1, k0, k1 := Span(a, offs, s)
 		for _, m := range [...]mat[F]{dk, dv} {
 			for j := k0; j < k1 && !m.Nil(); j++ {
@@ -184,14 +189,9 @@ func attnGrad[F host.Float](a *args[F], lo, hi int) {
 				lo, hi := n*d, n*d+d
 				qr, dr := q.Row(i)[lo:hi], dy.Row(i)[lo:hi]
 				delta, l := dotp(dr, y.Row(i)[lo:hi]), float64(lse.Row(i)[n])
-				var m mask[F]
-				dropped := m.ofHead(a, s, n)
 				for j := k0; j < k1; j++ {
 					p := F(math.Exp(float64(sc*dotp(qr, k.Row(j)[lo:hi])) - l))
-					keep := F(1)
-					if dropped {
-						keep = m.factor(i-q0, j-k0)
-					}
+					keep := drop.at(n, i-q0, j-k0)
 					ds := p * (keep*dotp(dr, v.Row(j)[lo:hi]) - delta) * sc
 					if !dv.Nil() {
 						axpy(p*keep, dr, dv.Row(j)[lo:hi])

@@ -1,0 +1,146 @@
+package graph
+
+import (
+	"slices"
+
+	G "gorgonia.org/gorgonia"
+)
+
+// A Seed is an output and the gradient that flows into it.
+type Seed struct{ Out, Grad E }
+
+// VJP is reverse-mode differentiation: the contributions to the gradient of each of wrt, not summed,
+// so that their producers can add them straight into the gradient. Nothing is built on paths that
+// lead to no wrt: that is all that freezing needs.
+//
+// With keep, backward reads only those results of forward; the rest is computed again from them when
+// the reverse pass gets there. Creation order is the schedule, so nothing else has to know.
+func (b *Builder) VJP(seeds []Seed, wrt []E, keep ...E) [][]E {
+	if b.err != nil {
+		return nil
+	}
+	d := &reverse{b: b, need: map[*G.Node]bool{}, grads: map[*G.Node][]E{}, pieces: map[*G.Node][]piece{}, again: b.again(keep)}
+	for _, w := range wrt {
+		if !w.OK() {
+			b.fail("graph: a gradient is asked for no node")
+			return nil
+		}
+		d.need[w.n] = true
+	}
+	order := slices.Clone(b.nodes)
+	for _, n := range order {
+		for _, c := range b.info[n].in {
+			d.need[n] = d.need[n] || d.need[c.n]
+		}
+	}
+	for _, s := range seeds {
+		if !s.Out.OK() || !s.Out.Shape().Equal(s.Grad.Shape()) {
+			b.fail("graph: a seed of %v for an output of %v", s.Grad.Shape(), s.Out.Shape())
+			return nil
+		}
+		d.grads[s.Out.n] = append(d.grads[s.Out.n], s.Grad)
+	}
+	for _, n := range slices.Backward(order) {
+		d.node(n)
+	}
+	if b.err != nil {
+		return nil
+	}
+	out := make([][]E, len(wrt))
+	for k, w := range wrt {
+		out[k] = d.grads[w.n]
+	}
+	return out
+}
+
+type reverse struct {
+	b      *Builder
+	need   map[*G.Node]bool
+	grads  map[*G.Node][]E
+	pieces map[*G.Node][]piece // gradients of column views
+	again  func(E) E
+}
+
+// node sends the gradient of n to its inputs.
+func (d *reverse) node(n *G.Node) {
+	b := d.b
+	i, gs := b.info[n], d.grads[n]
+	if ps := d.pieces[n]; len(ps) > 0 {
+		gs = append(gs, b.pack(ps, i.out[0]))
+	}
+	if b.err != nil || !d.need[n] || len(gs) == 0 || len(i.in) == 0 {
+		return
+	}
+	dy := gs[0]
+	for _, g := range gs[1:] { // fan-in, summed once
+		dy = b.Add(dy, g)
+	}
+	if i.col >= 0 {
+		d.pieces[i.of.n] = append(d.pieces[i.of.n], piece{i.col, dy})
+		return
+	}
+	if i.of.OK() {
+		b.fail("graph: result %d of %v is saved for backward and has no gradient", i.idx, i.of.n.Op())
+		return
+	}
+	children, twins := make(G.Nodes, len(i.in)), make(G.Nodes, len(i.in))
+	for k, c := range i.in {
+		children[k], twins[k] = c.n, d.again(c).n
+	}
+	twin := d.again(E{b, n}).n
+	op, ok := n.Op().(G.SDOp)
+	if !ok {
+		b.fail("graph: %v has no gradient", n.Op())
+		return
+	}
+	which := op.DiffWRT(len(children))
+	if b.err != nil {
+		return
+	}
+	ds, err := twin.Op().(G.SDOp).SymDiff(twins, twin, dy.n)
+	if err != nil {
+		b.fail("graph: gradient of %v: %w", n.Op(), err)
+		return
+	}
+	b.adopt()
+	for k, c := range children {
+		if which[k] && d.need[c] && ds[k] != nil {
+			d.grads[c] = append(d.grads[c], E{b, ds[k]})
+		}
+	}
+}
+
+// again returns a function that gives a node of forward, or its copy computed from keep.
+func (b *Builder) again(keep []E) func(E) E {
+	if len(keep) == 0 {
+		return func(e E) E { return e }
+	}
+	done := map[*G.Node]E{}
+	for _, e := range keep {
+		done[e.n] = e
+	}
+	var f func(e E) E
+	f = func(e E) E {
+		if x, ok := done[e.n]; ok {
+			return x
+		}
+		i := e.info()
+		if len(i.in) == 0 {
+			return e
+		}
+		in := make([]E, len(i.in))
+		for k, c := range i.in {
+			in[k] = f(c)
+		}
+		switch {
+		case i.col >= 0:
+			done[e.n] = b.Cols(in[0], i.col, i.out[0].Cols())
+		case i.of.OK():
+			done[e.n] = b.Saved(in[0], i.idx)
+		default:
+			done[e.n] = b.Apply(i.op, in...)
+		}
+		return done[e.n]
+	}
+	return f
+}

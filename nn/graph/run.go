@@ -1,0 +1,248 @@
+package graph
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"rung/nn/backend"
+	"rung/nn/backend/host"
+)
+
+// A Run is the memory of one execution of a program at a time: the arena, the inputs and, per unit,
+// the gradients of units.
+type Run struct {
+	p      *Program
+	be     backend.Backend
+	bind   backend.Binding
+	exec   backend.Exec
+	mem    []backend.Memory
+	host   map[string][]byte // staging of inputs and indexes
+	dirty  []input
+	stores []*Store
+	units  backend.Memory
+	stride int
+}
+
+// input is where a staged input goes.
+type input struct {
+	from []byte
+	to   backend.Memory
+}
+
+// NewRun reserves the memory of one execution. units is the capacity of a per-unit program.
+func (p *Program) NewRun(be backend.Backend, units int) (*Run, error) {
+	if be.Float() != p.Float {
+		return nil, fmt.Errorf("graph: the program's elements are not those of backend %s", be.Name())
+	}
+	r := &Run{p: p, be: be, host: map[string][]byte{}}
+	if err := r.reserve(units); err != nil {
+		_ = r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Run) reserve(units int) error {
+	size := int64(r.be.Float().Size())
+	var err error
+	if r.bind.Arena, err = r.memory(int64(r.p.Arena) * size); err != nil {
+		return fmt.Errorf("graph: arena: %w", err)
+	}
+	for _, sp := range []backend.Space{backend.Input, backend.Index} {
+		for _, l := range r.p.Leaves[sp] {
+			n, each := int64(units+1), size
+			if len(l.Shape.Dims) > 0 {
+				n = int64(l.Shape.Size())
+			}
+			if sp == backend.Index {
+				each = 4
+			}
+			m, err := r.memory(n * each)
+			if err != nil {
+				return fmt.Errorf("graph: input %q: %w", l.Name, err)
+			}
+			r.bind.Blocks[sp] = append(r.bind.Blocks[sp], backend.Block{Mem: m})
+			if h := m.Host(); h != nil {
+				r.host[l.Name] = h
+			} else {
+				r.host[l.Name] = make([]byte, n*each)
+				r.dirty = append(r.dirty, input{r.host[l.Name], m})
+			}
+		}
+	}
+	if r.p.PerUnit {
+		for _, l := range r.p.Leaves[backend.Grad] {
+			r.stride += (l.Shape.Size() + align - 1) / align * align
+		}
+		if r.units, err = r.memory(int64(r.stride) * int64(units) * size); err != nil {
+			return fmt.Errorf("graph: gradients of %d units: %w", units, err)
+		}
+		r.bind.PerUnit, r.bind.Units = r.stride, r.p.Units
+	}
+	return nil
+}
+
+func (r *Run) memory(n int64) (backend.Memory, error) {
+	m, err := r.be.Reserve(n)
+	if err == nil {
+		r.mem = append(r.mem, m)
+	}
+	return m, err
+}
+
+// Bind points the program at weights and gradients. A weight is taken from the first store that has
+// its path, so that an adapter's store goes before its base's; swapping it is one more Bind.
+func (r *Run) Bind(stores ...*Store) error {
+	r.stores = stores
+	weights, err := r.find(backend.Weight, func(s *Store) backend.Memory { return s.Master })
+	if err != nil {
+		return err
+	}
+	r.bind.Blocks[backend.Weight] = weights
+	if r.p.PerUnit {
+		off := 0
+		r.bind.Blocks[backend.Grad] = nil
+		for _, l := range r.p.Leaves[backend.Grad] {
+			r.bind.Blocks[backend.Grad] = append(r.bind.Blocks[backend.Grad], backend.Block{Mem: r.units, Off: off})
+			off += (l.Shape.Size() + align - 1) / align * align
+		}
+	} else if r.bind.Blocks[backend.Grad], err = r.find(backend.Grad, func(s *Store) backend.Memory { return s.Grad }); err != nil {
+		return err
+	}
+	if r.exec != nil {
+		if err := r.exec.Close(); err != nil {
+			return err
+		}
+	}
+	r.exec, err = r.be.Encode(r.p.Calls, r.bind)
+	return err
+}
+
+func (r *Run) find(sp backend.Space, of func(*Store) backend.Memory) ([]backend.Block, error) {
+	blocks := make([]backend.Block, 0, len(r.p.Leaves[sp]))
+next:
+	for _, l := range r.p.Leaves[sp] {
+		for _, s := range r.stores {
+			g, ok := s.Find(l.Name)
+			if !ok {
+				continue
+			}
+			if want := (Shape{Dims: g.Dims}); !want.Equal(l.Shape) {
+				return nil, fmt.Errorf("graph: weight %q is %v in the store and %v in the program", l.Name, want, l.Shape)
+			}
+			if m := of(s); m != nil && (sp == backend.Weight || g.Trainable) {
+				blocks = append(blocks, s.block(m, g))
+				continue next
+			}
+			return nil, fmt.Errorf("graph: weight %q has no gradient in the store", l.Name)
+		}
+		return nil, fmt.Errorf("graph: no store has the weight %q", l.Name)
+	}
+	return blocks, nil
+}
+
+// Ints is the memory of an index input to fill before Do; nil if the program does not read it.
+func (r *Run) Ints(name string) []int32 { return host.Elements[int32](r.host[name]) }
+
+// Floats is the memory of an input to fill before Do; nil if the program does not read it.
+func Floats[F host.Float](r *Run, name string) []F { return host.Elements[F](r.host[name]) }
+
+// Do runs the program on the real rows that s counts. Gradients are added to what is there if
+// accumulate is set, else the stores' gradients are cleared first.
+func (r *Run) Do(ctx context.Context, s *backend.Scalars, accumulate bool) error {
+	if r.exec == nil {
+		return errors.New("graph: a run without weights: Bind comes first")
+	}
+	for _, in := range r.dirty {
+		if err := in.to.WriteAt(in.from, 0); err != nil {
+			return err
+		}
+	}
+	if !accumulate && len(r.p.Leaves[backend.Grad]) > 0 {
+		if err := r.clear(); err != nil {
+			return err
+		}
+	}
+	return r.exec.Launch(ctx, s)
+}
+
+func (r *Run) clear() error {
+	if r.p.PerUnit {
+		return r.units.Clear(0, r.units.Size())
+	}
+	for _, s := range r.stores {
+		if s.Grad != nil {
+			if err := s.Grad.Clear(0, s.Grad.Size()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Output copies the first rows rows of an output of the last Do to dst, which grows as needed.
+func Output[F host.Float](r *Run, name string, rows int, dst []F) ([]F, error) {
+	b, ok := r.p.Out[name]
+	if !ok {
+		return nil, fmt.Errorf("graph: no output %q", name)
+	}
+	if rows > b.Rows {
+		return nil, fmt.Errorf("graph: %d rows of output %q, which has %d", rows, name, b.Rows)
+	}
+	m, off := r.bind.Arena, b.Off
+	if b.Space != backend.Arena {
+		blk := r.bind.Blocks[b.Space][b.ID]
+		m, off = blk.Mem, blk.Off+b.Off
+	}
+	size := r.be.Float().Size()
+	at := len(dst)
+	dst = append(dst, make([]F, rows*b.Cols)...)
+	for i := range rows {
+		if err := m.ReadAt(host.Bytes(dst[at+i*b.Cols:at+(i+1)*b.Cols]), int64(off+i*b.Ld)*int64(size)); err != nil {
+			return nil, err
+		}
+	}
+	return dst, nil
+}
+
+// UnitGradient copies the gradient of one unit for one weight.
+func UnitGradient[F host.Float](r *Run, path string, unit int) ([]F, error) {
+	for i, l := range r.p.Leaves[backend.Grad] {
+		if l.Name == path && r.p.PerUnit {
+			v := make([]F, l.Shape.Size())
+			off := r.bind.Blocks[backend.Grad][i].Off + unit*r.stride
+			return v, r.units.ReadAt(host.Bytes(v), int64(off)*int64(r.be.Float().Size()))
+		}
+	}
+	return nil, fmt.Errorf("graph: no gradient of %q per unit", path)
+}
+
+// Bytes is the memory that a run of p reserves, but for weights and gradients.
+func (p *Program) Bytes() int64 {
+	n := int64(p.Arena) * int64(p.Float.Size())
+	for _, l := range p.Leaves[backend.Input] {
+		n += int64(l.Shape.Size()) * int64(p.Float.Size())
+	}
+	for _, l := range p.Leaves[backend.Index] {
+		if len(l.Shape.Dims) > 0 {
+			n += int64(l.Shape.Size()) * 4
+		}
+	}
+	return n
+}
+
+// Close frees the run's memory.
+func (r *Run) Close() error {
+	var err error
+	if r.exec != nil {
+		err = r.exec.Close()
+	}
+	for _, m := range r.mem {
+		if e := m.Free(); err == nil {
+			err = e
+		}
+	}
+	r.mem, r.exec = nil, nil
+	return err
+}

@@ -1,0 +1,24 @@
+package loss
+
+import (
+	"rung/nn"
+	"rung/nn/graph"
+)
+
+// CE is the cross-entropy of a cross-encoder with several classes: ℓ = Σ_k -log softmax(logits_k)[y_k],
+// where label y is the class.
+type CE struct{}
+
+// Name is "ce".
+func (CE) Name() string { return "ce" }
+
+// Scope is one unit.
+func (CE) Scope() nn.Scope { return nn.Unit }
+
+// Terms is the number of candidates.
+func (CE) Terms(labels []float32) int { return len(labels) }
+
+// Loss is (B,1).
+func (CE) Loss(p *nn.Pass, out nn.Outputs, t nn.Targets) graph.E {
+	return p.RowSum(p.Gather(p.CE(out.Logits, t.Class), p.Slots()))
+}
