@@ -137,6 +137,12 @@ func (g *gen) shapes() [][3]int {
 	for i := range d {
 		all = append(all, [3]int{d[i], d[(i+1)%len(d)], d[(i+3)%len(d)]})
 	}
+	return all
+}
+
+// products is shapes, and greater ones for matrix products.
+func (g *gen) products() [][3]int {
+	all := g.shapes()
 	if g.size >= Full {
 		all = append(all, [3]int{512, 384, 48}, [3]int{70, 96, 384})
 	}

@@ -19,7 +19,7 @@ func linearRows() []row {
 }
 
 func embedCalls(g *gen) (all []*call) {
-	for k, s := range g.shapes() {
+	for k, s := range g.products() {
 		r, d, v := s[0], s[1], s[2]
 		c := g.call(backend.Tok, r)
 		ids := g.ints(r, 0, v)
@@ -78,7 +78,7 @@ func embedGradTruth(c *call) []grid {
 
 // matNTCalls has one to three blocks of different widths, each with or without bias and low-rank term.
 func matNTCalls(g *gen) (all []*call) {
-	for k, s := range g.shapes() {
+	for k, s := range g.products() {
 		r, o, in := s[0], s[1], s[2]
 		c := g.call([]backend.Axis{backend.Tok, backend.Seq, backend.Unit}[k%3], r)
 		c.I = [4]int{1 + k%3, k / 2 % 2}
@@ -154,7 +154,7 @@ func phiD(x float64) float64 { return math.Exp(-x*x/2) / math.Sqrt(2*math.Pi) }
 func geluD(x float64) float64 { return phi(x) + x*phiD(x) }
 
 func matNNCalls(g *gen) (all []*call) {
-	for k, s := range g.shapes() {
+	for k, s := range g.products() {
 		r, in, o := s[0], s[1], s[2]
 		c := g.call([]backend.Axis{backend.Tok, backend.Seq, backend.Unit}[k%3], r)
 		c.I = [4]int{1 + k%3, k / 2 % 2}
@@ -230,7 +230,7 @@ func matNNTruth(c *call) []grid {
 }
 
 func matTNCalls(g *gen) (all []*call) {
-	for k, s := range g.shapes() {
+	for k, s := range g.products() {
 		r, in, o := s[0], s[1], s[2]
 		c := g.call([]backend.Axis{backend.Tok, backend.Seq, backend.Unit}[k%3], r)
 		dy, x, w := g.mat(c, c.axis, o), g.mat(c, c.axis, in), g.weight(o, in)
@@ -266,7 +266,7 @@ func matTNTruth(c *call) []grid {
 }
 
 func colSumCalls(g *gen) (all []*call) {
-	for k, s := range g.shapes() {
+	for k, s := range g.products() {
 		c := g.call([]backend.Axis{backend.Tok, backend.Seq, backend.Unit}[k%3], s[0])
 		dy := g.mat(c, c.axis, s[1])
 		c.out, c.in = []operand{g.grad(1, s[1])}, []operand{dy}
