@@ -74,10 +74,11 @@ type reverse struct {
 // node sends the gradient of n to its inputs.
 func (d *reverse) node(n *G.Node) {
 	b := d.b
-	i, gs := b.info[n], d.grads[n]
-	if ps := d.pieces[n]; len(ps) > 0 {
-		gs = append(gs, b.pack(ps, i.out[0]))
+	i := b.info[n]
+	if ps := d.pieces[n]; len(ps) > 0 { // n may be a weight: then this is a contribution like any other
+		d.grads[n] = append(d.grads[n], b.pack(ps, i.out[0]))
 	}
+	gs := d.grads[n]
 	if b.err != nil || !d.need[n] || len(gs) == 0 || len(i.in) == 0 {
 		return
 	}

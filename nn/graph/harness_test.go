@@ -97,14 +97,14 @@ type option struct {
 
 // A job is a compiled net with weights, bound to the batch.
 type job struct {
-	g    *net
-	p    *graph.Program
-	r    *graph.Run
-	s    *graph.Store
-	be   backend.Backend
-	y    graph.Shape
-	o    option
-	n    backend.Scalars
+	g  *net
+	p  *graph.Program
+	r  *graph.Run
+	s  *graph.Store
+	be backend.Backend
+	y  graph.Shape
+	o  option
+	n  backend.Scalars
 }
 
 // painted reserves memory that is not zero.
