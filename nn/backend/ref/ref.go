@@ -38,6 +38,7 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.EmbedGrad, cols, 16, embedGrad[F])
 	set(backend.MatNT, rowsOfIn[F](0), 8, matNT[F])
 	set(backend.MatNN, rows, 8, matNN[F])
+	t[backend.MatNN].Scratch = func(a *args[F]) int { return sizeOf[F](a.Out[0]) }
 	set(backend.MatTN, fixedRows[F], 8, matTN[F])
 	set(backend.ColSum, cols, 64, colSum[F])
 
