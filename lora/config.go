@@ -117,6 +117,12 @@ func parseConfig(data []byte) (Config, Source, error) {
 	c.Exclude, c.ExcludePattern = f.names("exclude_modules")
 	f.layers(&c)
 	c.ModulesToSave = compact(c.ModulesToSave)
+	if len(c.RankPattern) == 0 {
+		c.RankPattern = nil
+	}
+	if len(c.AlphaPattern) == 0 {
+		c.AlphaPattern = nil
+	}
 	f.rest()
 	if f.err == nil {
 		f.err = c.check()
