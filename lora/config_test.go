@@ -20,7 +20,7 @@ func TestParseConfig(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Source{"org/m", "abc"}, src)
 	require.Equal(t, Config{
-		Kind: Plain, Rank: 2, Alpha: 3.5, Dropout: .1, RSLoRA: true, TargetPattern: ".*query", ExcludePattern: "bert.*",
+		Kind: Plain, Rank: 2, Alpha: 3.5, Dropout: .1, UseRSLoRA: true, TargetPattern: ".*query", ExcludePattern: "bert.*",
 		RankPattern: map[string]int{"a": 1}, AlphaPattern: map[string]float64{"b": 2.5}, Bias: BiasAll,
 		ModulesToSave: []string{"classifier", "score"}, Task: TaskClassify,
 	}, c)

@@ -66,7 +66,7 @@ func TestFreshAdapterChangesNothing(t *testing.T) {
 func TestSaveLoadSave(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"plain":    small4("query", "value"),
-		"all":      {Rank: 2, Alpha: 3.5, Dropout: .25, RSLoRA: true, Targets: []string{AllLinear}, Bias: BiasAll, Exclude: []string{"output.dense"}},
+		"all":      {Rank: 2, Alpha: 3.5, Dropout: .25, UseRSLoRA: true, Targets: []string{AllLinear}, Bias: BiasAll, Exclude: []string{"output.dense"}},
 		"patterns": {Rank: 4, Alpha: 8, TargetPattern: `.*\.(query|dense)`, ExcludePattern: `.*pooler.*`, RankPattern: map[string]int{`layer\.1\..*`: 2}, AlphaPattern: map[string]float64{"query": 5}, Bias: BiasLoRAOnly, ModulesToSave: []string{"LayerNorm"}},
 		"layers":   {Rank: 1, Alpha: 1, Targets: []string{"key"}, Layers: []int{1}, LayersPattern: []string{"layer", "block"}, Task: TaskUnnamed, ModulesToSave: []string{"classifier"}},
 	} {

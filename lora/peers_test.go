@@ -87,7 +87,7 @@ func TestPEFT(t *testing.T) {
 		config Config
 	}{
 		"plain":      {kind: "bert", config: small4("query", "value")},
-		"all":        {kind: "bert", lacks: "bert.pooler", config: Config{Rank: 2, Alpha: 3, RSLoRA: true, Targets: []string{AllLinear}, Bias: BiasAll, Dropout: .1}},
+		"all":        {kind: "bert", lacks: "bert.pooler", config: Config{Rank: 2, Alpha: 3, UseRSLoRA: true, Targets: []string{AllLinear}, Bias: BiasAll, Dropout: .1}},
 		"lora_only":  {kind: "bert", lacks: "classifier", config: Config{Rank: 3, Alpha: 3, Targets: []string{"dense"}, Bias: BiasLoRAOnly, Exclude: []string{"pooler.dense"}, RankPattern: map[string]int{`layer\.1\.output\.dense`: 1}, AlphaPattern: map[string]float64{"output.dense": 4}}},
 		"layers":     {kind: "bert", config: Config{Rank: 1, Alpha: 1, Targets: []string{"key", "query"}, Layers: []int{1}, ModulesToSave: []string{"pooler", "0.output.LayerNorm"}}},
 		"pattern":    {kind: "bert", config: Config{Rank: 1, Alpha: 1, TargetPattern: `.*\.1\..*(key|dense)`, ExcludePattern: ".*intermediate.*", Task: TaskClassify}},
