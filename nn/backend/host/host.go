@@ -4,6 +4,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"unsafe"
@@ -33,6 +34,7 @@ type Args[F Float] struct {
 	Int      [][]int32 // of In, where it is an index
 	Version  []*uint64 // of In, where it is a weight whose elements change seldom
 	S        *backend.Scalars
+	Form     [][]F  // of In, where the kernel asked for a copy in an order of its own
 	Scratch  []byte // what the kernel asked for, 64-byte aligned; shared by its phases and workers
 	Workers  int
 
@@ -46,12 +48,14 @@ type Phase[F Float] struct {
 	N     func(a *Args[F]) int
 	Grain func(a *Args[F]) int // nil: 1
 	Run   func(a *Args[F], lo, hi int)
+	RunAs func(a *Args[F], worker, lo, hi int) // instead of Run, for scratch that each worker has its part of
 }
 
 // A Kernel is phases, one after another.
 type Kernel[F Float] struct {
 	Phases  []Phase[F]
 	Scratch func(a *Args[F]) int // bytes, at the capacities of the buffers; nil: none
+	Forms   *Forms[F]            // nil: inputs are read as they are
 }
 
 // Kernels is a table of kernels by operation.
@@ -86,16 +90,20 @@ func (a *Args[F]) Segments(i int, axis backend.Axis, rows int) Segments[F] {
 	return s
 }
 
+// ByUnit reports that segments are those of units: there may be one, of some rows.
+func (s *Segments[F]) ByUnit() bool { return s.units != nil }
+
 // A Backend runs programs with a table of kernels.
 type Backend[F Float] struct {
 	name    string
 	pool    *Pool
 	kernels *Kernels[F]
+	forms   cache[F]
 }
 
 // New returns a backend of that name.
 func New[F Float](name string, pool *Pool, k *Kernels[F]) *Backend[F] {
-	return &Backend[F]{name, pool, k}
+	return &Backend[F]{name: name, pool: pool, kernels: k}
 }
 
 // Name is the device and instruction set.
@@ -121,51 +129,73 @@ func (b *Backend[F]) Reserve(n int64) (backend.Memory, error) {
 
 // Encode resolves calls to memory.
 func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend.Exec, error) {
-	e := &exec[F]{be: b, args: make([]Args[F], len(calls))}
-	e.run = func(lo, hi int) { e.phase.Run(e.a, lo, hi) }
+	e := &exec[F]{be: b, args: make([]Args[F], len(calls)), copies: make([][]copied[F], len(calls))}
+	e.run = func(worker, lo, hi int) {
+		if p := e.phase; p.RunAs != nil {
+			p.RunAs(e.a, worker, lo, hi)
+		} else {
+			p.Run(e.a, lo, hi)
+		}
+	}
+	e.pack = func(_, lo, hi int) { e.be.kernels[e.a.Op].Forms.Pack(e.a, e.input, lo, hi) }
 	scratch := 0
 	for i := range calls {
-		c := &calls[i]
-		a := &e.args[i]
-		a.Call, a.Workers, a.stride = c, b.pool.Workers(), bind.PerUnit
-		if c.Op != backend.Host && len(b.kernels[c.Op].Phases) == 0 {
-			return nil, fmt.Errorf("backend %s: %s needs a kernel %v, which this backend has not", b.name, c.Node, c.Op)
+		n, err := e.encode(i, &calls[i], bind)
+		if err != nil {
+			e.release()
+			return nil, fmt.Errorf("backend %s: %w", b.name, err)
 		}
-		a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
-		a.Int, a.Version = make([][]int32, len(c.In)), make([]*uint64, len(c.In))
-		var err error
-		for k, o := range c.Out {
-			if a.Dst[k], _, _, err = resolve[F](bind, o); err != nil {
-				return nil, fmt.Errorf("backend %s: result %d of %s: %w", b.name, k, c.Node, err)
-			}
-		}
-		for k, in := range c.In {
-			if a.Src[k], a.Int[k], a.Version[k], err = resolve[F](bind, in); err != nil {
-				return nil, fmt.Errorf("backend %s: input %d of %s: %w", b.name, k, c.Node, err)
-			}
-		}
-		if bind.PerUnit > 0 {
-			for x, id := range bind.Units {
-				if backend.Axis(x) != backend.Fixed {
-					a.units[x] = Elements[int32](bind.Blocks[backend.Index][id].Mem.Host())
-				}
-			}
-		}
-		if f := b.kernels[c.Op].Scratch; f != nil {
-			scratch = max(scratch, f(a))
-		}
+		scratch = max(scratch, n)
 	}
 	if scratch > 0 {
 		m, err := Reserve(int64(scratch))
 		if err != nil {
+			e.release()
 			return nil, fmt.Errorf("backend %s: scratch: %w", b.name, err)
 		}
 		e.scratch = m
 		for i := range e.args {
-			e.args[i].Scratch = m.b
+			e.place(i)
 		}
 	}
 	return e, nil
+}
+
+// encode resolves one call and returns the bytes of scratch it takes.
+func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch int, err error) {
+	a, kernel := &e.args[i], &e.be.kernels[c.Op]
+	a.Call, a.Workers, a.stride = c, e.be.pool.Workers(), bind.PerUnit
+	if c.Op != backend.Host && len(kernel.Phases) == 0 {
+		return 0, fmt.Errorf("%s needs a kernel %v, which this backend has not", c.Node, c.Op)
+	}
+	a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
+	a.Int, a.Version = make([][]int32, len(c.In)), make([]*uint64, len(c.In))
+	a.Form = make([][]F, len(c.In))
+	for k, o := range c.Out {
+		if a.Dst[k], _, _, err = resolve[F](bind, o); err != nil {
+			return 0, fmt.Errorf("result %d of %s: %w", k, c.Node, err)
+		}
+	}
+	for k, in := range c.In {
+		if a.Src[k], a.Int[k], a.Version[k], err = resolve[F](bind, in); err != nil {
+			return 0, fmt.Errorf("input %d of %s: %w", k, c.Node, err)
+		}
+	}
+	if bind.PerUnit > 0 {
+		for x, id := range bind.Units {
+			if backend.Axis(x) != backend.Fixed {
+				a.units[x] = Elements[int32](bind.Blocks[backend.Index][id].Mem.Host())
+			}
+		}
+	}
+	if kernel.Scratch != nil {
+		scratch = aligned(kernel.Scratch(a))
+	}
+	if kernel.Forms != nil {
+		n, err := e.encodeForms(i, scratch)
+		return scratch + n, err
+	}
+	return scratch, nil
 }
 
 // resolve finds a buffer's memory and checks that it lies inside.
@@ -204,12 +234,14 @@ func resolve[F Float](bind backend.Binding, b backend.Buf) (m Mat[F], ints []int
 type exec[F Float] struct {
 	be      *Backend[F]
 	args    []Args[F]
+	copies  [][]copied[F] // by call: the forms of its inputs
 	scratch *Memory
 
 	// The piece of work at hand: one closure serves all, so that a launch allocates nothing.
-	a     *Args[F]
-	phase *Phase[F]
-	run   func(lo, hi int)
+	a         *Args[F]
+	phase     *Phase[F]
+	input     int
+	run, pack func(worker, lo, hi int)
 }
 
 // Launch runs the calls.
@@ -221,24 +253,35 @@ func (e *exec[F]) Launch(ctx context.Context, s *backend.Scalars) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		a := &e.args[i]
-		if a.Op == backend.Host {
-			if err := a.onHost(); err != nil {
-				return fmt.Errorf("%s: %w", a.Node, err)
-			}
-			continue
+		e.a = &e.args[i]
+		if err := e.call(i); err != nil {
+			return fmt.Errorf("%s (kernel %v): %w", e.a.Node, e.a.Op, err)
 		}
-		phases := e.be.kernels[a.Op].Phases
-		for k := range phases {
-			p := &phases[k]
-			grain := 1
-			if p.Grain != nil {
-				grain = p.Grain(a)
-			}
-			e.a, e.phase = a, p
-			if err := e.be.pool.Do(p.N(a), grain, e.run); err != nil {
-				return fmt.Errorf("%s (kernel %v): %w", a.Node, a.Op, err)
-			}
+	}
+	return nil
+}
+
+// call runs one call: the forms of its inputs that are out of date, then its phases.
+func (e *exec[F]) call(i int) error {
+	a := e.a
+	if a.Op == backend.Host {
+		return a.onHost()
+	}
+	for k := range e.copies[i] {
+		if err := e.copies[i][k].refresh(e); err != nil {
+			return err
+		}
+	}
+	phases := e.be.kernels[a.Op].Phases
+	for k := range phases {
+		p := &phases[k]
+		grain := 1
+		if p.Grain != nil {
+			grain = p.Grain(a)
+		}
+		e.phase = p
+		if err := e.be.pool.Do(p.N(a), grain, e.run); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -280,13 +323,24 @@ func rowsOf(b backend.Buf, s *backend.Scalars) int {
 	return min(b.Rows, s.Count[b.Axis])
 }
 
-// Close frees the scratch memory.
+// Close frees the scratch memory and lets go of the forms of weights.
 func (e *exec[F]) Close() error {
 	e.args = nil
-	if e.scratch == nil {
-		return nil
+	return e.release()
+}
+
+func (e *exec[F]) release() (err error) {
+	for _, call := range e.copies {
+		for _, c := range call {
+			if c.shared != nil {
+				err = errors.Join(err, e.be.forms.drop(c.shared))
+			}
+		}
 	}
-	err := e.scratch.Free()
-	e.scratch = nil
+	e.copies = nil
+	if e.scratch != nil {
+		err = errors.Join(err, e.scratch.Free())
+		e.scratch = nil
+	}
 	return err
 }

@@ -19,7 +19,7 @@ type Pool struct {
 }
 
 type job struct {
-	run    func(lo, hi int)
+	run    func(worker, lo, hi int)
 	n      int
 	grain  int
 	next   atomic.Int64
@@ -33,12 +33,12 @@ func NewPool(workers int) *Pool {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	p := &Pool{workers: workers}
-	for range workers - 1 {
+	for worker := 1; worker < workers; worker++ {
 		ch := make(chan *job, 1)
 		p.wake = append(p.wake, ch)
 		go func() {
 			for j := range ch {
-				j.work()
+				j.work(worker)
 				j.done.Done()
 			}
 		}()
@@ -76,10 +76,10 @@ func (p *Pool) Close() {
 	}
 }
 
-// Do calls run on pieces of [0,n) of at most grain, on all workers, and returns when all are done. A
-// panic in run becomes an error. While another goroutine has the workers the caller computes alone:
+// Do calls run on pieces of [0,n) of at most grain, on all workers, and returns when all are done. No
+// two calls at one time have the same worker, which is below Workers. A panic in run becomes an error. While another goroutine has the workers the caller computes alone:
 // several small programs at once then use one core each.
-func (p *Pool) Do(n, grain int, run func(lo, hi int)) error {
+func (p *Pool) Do(n, grain int, run func(worker, lo, hi int)) error {
 	grain = max(1, grain)
 	helpers := min(len(p.wake), (n-1)/grain)
 	if helpers <= 0 || !p.busy.TryLock() {
@@ -94,7 +94,7 @@ func (p *Pool) Do(n, grain int, run func(lo, hi int)) error {
 	for _, ch := range p.wake[:helpers] {
 		ch <- j
 	}
-	j.work()
+	j.work(0)
 	j.done.Wait()
 	j.run = nil
 	if f := j.failed.Load(); f != nil {
@@ -104,19 +104,19 @@ func (p *Pool) Do(n, grain int, run func(lo, hi int)) error {
 }
 
 // alone runs the same pieces in order.
-func alone(n, grain int, run func(lo, hi int)) (err error) {
+func alone(n, grain int, run func(worker, lo, hi int)) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = &failure{r, debug.Stack()}
 		}
 	}()
 	for lo := 0; lo < n; lo += grain {
-		run(lo, min(lo+grain, n))
+		run(0, lo, min(lo+grain, n))
 	}
 	return nil
 }
 
-func (j *job) work() {
+func (j *job) work(worker int) {
 	defer func() {
 		if r := recover(); r != nil {
 			j.failed.CompareAndSwap(nil, &failure{r, debug.Stack()})
@@ -128,7 +128,7 @@ func (j *job) work() {
 		if lo >= j.n {
 			return
 		}
-		j.run(lo, min(lo+j.grain, j.n))
+		j.run(worker, lo, min(lo+j.grain, j.n))
 	}
 }
 

@@ -1,0 +1,178 @@
+package arch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"rung/data"
+	"rung/nn"
+	"rung/nn/backend"
+	"rung/nn/graph"
+)
+
+// A Scorer computes a model's outputs for encoded texts. It compiles a program for each size that
+// comes up, rounded up so that there are few, and keeps their memory for later calls. It may be used
+// from several goroutines.
+type Scorer struct {
+	be     backend.Backend
+	model  nn.Model
+	stores []*graph.Store
+	budget int // tokens of a micro-batch
+
+	mu       sync.Mutex
+	programs map[graph.Dims]*graph.Program
+	idle     map[graph.Dims][]*graph.Run
+	closed   bool
+}
+
+// NewScorer scores with weights from stores, the first that has a weight counts. budget is the tokens of
+// one micro-batch; 0 means 4096.
+func NewScorer(be backend.Backend, m nn.Model, budget int, stores ...*graph.Store) *Scorer {
+	if budget <= 0 {
+		budget = 4096
+	}
+	return &Scorer{be: be, model: m, stores: stores, budget: budget, programs: map[graph.Dims]*graph.Program{}, idle: map[graph.Dims][]*graph.Run{}}
+}
+
+// Score returns the scores of every unit's candidates, in order.
+func (s *Scorer) Score(ctx context.Context, e *data.Encoded) ([][]float32, error) {
+	out := make([][]float32, len(e.Units))
+	err := s.each(ctx, e, nn.OutScores, func(units []int, d graph.Dims, v []float32) {
+		for i, u := range units {
+			out[u] = slices.Clone(v[i*d.K : i*d.K+len(e.Units[u].Seqs)])
+		}
+	})
+	return out, err
+}
+
+// Logits returns the logits (C) of every candidate of every unit, which have one candidate each.
+func (s *Scorer) Logits(ctx context.Context, e *data.Encoded) ([][]float32, error) {
+	return s.rows(ctx, e, nn.OutLogits)
+}
+
+// Embed returns one vector (D) for every unit, each of which has one sequence.
+func (s *Scorer) Embed(ctx context.Context, e *data.Encoded) ([][]float32, error) {
+	return s.rows(ctx, e, nn.OutEmbed)
+}
+
+func (s *Scorer) rows(ctx context.Context, e *data.Encoded, name string) ([][]float32, error) {
+	out := make([][]float32, len(e.Units))
+	err := s.each(ctx, e, name, func(units []int, _ graph.Dims, v []float32) {
+		w := len(v) / len(units)
+		for i, u := range units {
+			out[u] = slices.Clone(v[i*w : (i+1)*w])
+		}
+	})
+	return out, err
+}
+
+// each runs all units in micro-batches of like lengths and hands out the rows of one output.
+func (s *Scorer) each(ctx context.Context, e *data.Encoded, name string, got func(units []int, d graph.Dims, v []float32)) error {
+	order := make([]int, len(e.Units))
+	for i := range order {
+		order[i] = i
+	}
+	if len(order) == 0 {
+		return nil
+	}
+	var v []float32
+	for _, units := range e.Split(order, s.budget) {
+		size := e.Sizes(units)
+		d := bucket(size, s.budget)
+		r, err := s.borrow(d)
+		if err != nil {
+			return err
+		}
+		var n backend.Scalars
+		if _, err = Feed(r, d, e, units, &n); err == nil {
+			err = r.Do(ctx, &n, false)
+		}
+		if err == nil {
+			rows := size.B
+			if name != nn.OutScores {
+				rows = size.N
+			}
+			v, err = graph.Output[float32](r, name, rows, v[:0])
+		}
+		s.giveBack(d, r)
+		if err != nil {
+			return fmt.Errorf("arch: scoring: %w", err)
+		}
+		got(units, d, v)
+	}
+	return nil
+}
+
+// bucket rounds sizes up: to a power of two below the budget, where it stops.
+func bucket(s data.Sizes, budget int) graph.Dims {
+	up := func(n, least int) int {
+		p := least
+		for p < n {
+			p *= 2
+		}
+		return p
+	}
+	t := up(s.T, 32)
+	if s.T <= budget {
+		t = min(t, budget)
+	}
+	return graph.Dims{T: t, N: up(s.N, 1), B: up(s.B, 1), K: up(s.K, 1)}
+}
+
+func (s *Scorer) borrow(d graph.Dims) (*graph.Run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("arch: the scorer is closed")
+	}
+	if free := s.idle[d]; len(free) > 0 {
+		s.idle[d] = free[:len(free)-1]
+		return free[len(free)-1], nil
+	}
+	p := s.programs[d]
+	if p == nil {
+		var err error
+		if p, err = nn.Compile(s.model, nn.Plan{Dims: d, Float: s.be.Float()}); err != nil {
+			return nil, err
+		}
+		s.programs[d] = p
+	}
+	r, err := p.NewRun(s.be, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Bind(s.stores...); err != nil {
+		_ = r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (s *Scorer) giveBack(d graph.Dims, r *graph.Run) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = r.Close()
+		return
+	}
+	s.idle[d] = append(s.idle[d], r)
+}
+
+// Close frees the memory of programs that are not running; those that are free theirs when they end.
+func (s *Scorer) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	var err error
+	for _, free := range s.idle {
+		for _, r := range free {
+			if e := r.Close(); err == nil {
+				err = e
+			}
+		}
+	}
+	s.idle = nil
+	return err
+}

@@ -1,0 +1,128 @@
+//go:build cgo && amd64 && unix
+
+package cpu
+
+// #include "kernels.h"
+import "C"
+
+import (
+	"math"
+
+	"rung/nn/backend"
+	"rung/nn/backend/host"
+	"rung/nn/backend/philox"
+)
+
+// As in attention.h: keys of a block, and scores of one.
+const (
+	attnKeys   = 512
+	attnScores = 48 * attnKeys
+)
+
+// attn is attention by (sequence, head).
+func (s isa) attn() host.Kernel[float32] {
+	size := func(a *args) int {
+		d := a.In[0].Cols / a.I[0]
+		return attnKeys*(d+up(d, s.nr)) + attnScores + 2*attnScores/s.nr + 16
+	}
+	return host.Kernel[float32]{
+		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
+		Phases: []host.Phase[float32]{{
+			N: func(a *args) int { return sequences(a) * a.I[0] },
+			RunAs: func(a *args, worker, lo, hi int) {
+				for p := lo; p < hi; p++ {
+					s.attnHead(a, part(a, worker, size(a)), p/a.I[0], p%a.I[0])
+				}
+			},
+		}},
+	}
+}
+
+// attnGrad is its gradients, by (sequence, head) too.
+func (s isa) attnGrad() host.Kernel[float32] {
+	size := func(a *args) int {
+		d := a.In[0].Cols / a.I[0]
+		return attnKeys*(2*d+up(d, s.nr)) + 2*attnScores + 2*attnScores/s.nr*up(d, s.nr) + 16
+	}
+	return host.Kernel[float32]{
+		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
+		Phases: []host.Phase[float32]{{
+			N: func(a *args) int { return sequences(a) * a.I[0] },
+			RunAs: func(a *args, worker, lo, hi int) {
+				for p := lo; p < hi; p++ {
+					s.attnGradHead(a, part(a, worker, size(a)), p/a.I[0], p%a.I[0])
+				}
+			},
+		}},
+	}
+}
+
+// sequences is how many the offsets describe.
+func sequences(a *args) int { return min(a.In[3].Cols-1, a.S.Count[backend.Seq]) }
+
+// span is the rows of sequence n: of queries (its tokens, or its one selected row) and of keys.
+func span(a *args, n int) (q0, q1, k0, k1 int) {
+	k0, k1 = int(a.Int[3][n]), int(a.Int[3][n+1])
+	if a.I[1] == 1 {
+		return n, n + 1, k0, k1
+	}
+	return k0, k1, k0, k1
+}
+
+// drop is the dropout of a head's probabilities: each head is a site of its own.
+func drop(a *args, n, head int) C.struct_drop {
+	keys := a.Int[4]
+	if keys == nil || a.F[0] == 0 {
+		return C.struct_drop{}
+	}
+	return C.struct_drop{
+		seed: C.uint64_t(a.S.Seed), step: C.uint32_t(a.S.Step), key: C.uint32_t(keys[n]), site: C.uint32_t(a.I[2] + head),
+		cut: C.uint32_t(philox.Threshold(a.F[0])), keep: C.float(1 / (1 - a.F[0])), on: 1,
+	}
+}
+
+func (s isa) attnHead(a *args, scratch []float32, n, head int) {
+	y, lse, q, k, v := a.Dst[0], a.Dst[1], a.Src[0], a.Src[1], a.Src[2]
+	q0, q1, k0, k1 := span(a, n)
+	d := q.Cols / a.I[0]
+	j := head * d
+	if k0 == k1 { // at most one query, and its offset may be the capacity
+		for i := q0; i < q1; i++ {
+			clear(y.Row(i)[j : j+d])
+			if !lse.Nil() {
+				lse.Row(i)[head] = 0
+			}
+		}
+		return
+	}
+	C.rung_attn(s.id, C.struct_attn{
+		q: at(q, q0, j), k: at(k, k0, j), v: at(v, k0, j), y: at(y, q0, j), lse: at(lse, q0, head), scratch: (*C.float)(&scratch[0]),
+		rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
+		ldq: C.long(q.Ld), ldk: C.long(k.Ld), ldv: C.long(v.Ld), ldy: C.long(y.Ld), ldlse: C.long(lse.Ld),
+		scale: scaleOf(d), drop: drop(a, n, head),
+	})
+}
+
+func (s isa) attnGradHead(a *args, scratch []float32, n, head int) {
+	dq, dk, dv := a.Dst[0], a.Dst[1], a.Dst[2]
+	q, k, v, y, lse, dy := a.Src[0], a.Src[1], a.Src[2], a.Src[5], a.Src[6], a.Src[7]
+	q0, q1, k0, k1 := span(a, n)
+	d := q.Cols / a.I[0]
+	j := head * d
+	if k0 == k1 {
+		for i := q0; i < q1 && !dq.Nil(); i++ {
+			clear(dq.Row(i)[j : j+d])
+		}
+		return
+	}
+	C.rung_attn_grad(s.id, C.struct_attn_grad{
+		q: at(q, q0, j), k: at(k, k0, j), v: at(v, k0, j), y: at(y, q0, j), lse: at(lse, q0, head), dy: at(dy, q0, j),
+		dq: at(dq, q0, j), dk: at(dk, k0, j), dv: at(dv, k0, j), scratch: (*C.float)(&scratch[0]),
+		rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
+		ldq: C.long(q.Ld), ldk: C.long(k.Ld), ldv: C.long(v.Ld), ldy: C.long(y.Ld), ldlse: C.long(lse.Ld),
+		lddy: C.long(dy.Ld), lddq: C.long(dq.Ld), lddk: C.long(dk.Ld), lddv: C.long(dv.Ld),
+		scale: scaleOf(d), drop: drop(a, n, head),
+	})
+}
+
+func scaleOf(d int) C.float { return C.float(1 / math.Sqrt(float64(d))) }

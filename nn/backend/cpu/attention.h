@@ -1,0 +1,167 @@
+// Attention of one head of one sequence, by blocks of queries and of keys. Nothing larger than a
+// block of scores is kept: the forward sum over blocks of keys is rescaled as the maximum grows
+// (Milakov and Gimelshein), the backward one computes probabilities again from the logarithm of
+// their denominator.
+
+enum { KEYS = 512, SCORES = 48 * KEYS }; // keys of a block, scores of one
+
+// A right is the right factor of a product: panels, or a matrix as it is where no panel is cut.
+struct right {
+	const float *b;
+	long bs, panel; // floats from row to row of a panel, and from panel to panel
+};
+
+static struct right rows(float *to, const float *x, long ld, long n, long k) {
+	if (n % VL == 0) return (struct right){x, ld, NR};
+	for (long j = 0; j < n; j += NR) panel(to + j * k, x + j, ld, least(NR, n - j), k);
+	return (struct right){to, NR, NR * k};
+}
+
+static struct right columnsOf(float *to, const float *x, long ld, long n, long k) {
+	for (long j = 0; j < n; j += NR) panelT(to + j * k, x + j * ld, ld, least(NR, n - j), k);
+	return (struct right){to, NR, NR * k};
+}
+
+// product is c (m,n) = or += a b. With pad c has room for whole panels.
+INLINE void product(const int how, long m, long n, long k, const float *a, long s, struct right b, float *c, long ldc, int add, int pad) {
+	for (long j = 0; j < n; j += NR)
+		for (long i = 0; i < m; i += MR)
+			edge(how, least(MR, m - i), pad ? NR : least(NR, n - j), k, how == ALONG ? a + i * s : a + i, s, b.b + j / NR * b.panel, b.bs, c + i * ldc + j, ldc, add);
+}
+static __attribute__((noinline)) void productAlong(long m, long n, long k, const float *a, long s, struct right b, float *c, long ldc, int add) {
+	product(ALONG, m, n, k, a, s, b, c, ldc, add, 0);
+}
+static __attribute__((noinline)) void productAcross(long m, long n, long k, const float *a, long s, struct right b, float *c, long ldc, int add) {
+	product(ACROSS, m, n, k, a, s, b, c, ldc, add, 0);
+}
+static __attribute__((noinline)) void scores(long m, long n, long k, const float *a, long s, struct right b, float *c, long ldc) {
+	product(ALONG, m, n, k, a, s, b, c, ldc, 0, 1);
+}
+
+static inline long upto(long n, long to) { return (n + to - 1) / to * to; }
+
+// lane numbers, and the vector that keeps the first n of v: what is past them is x.
+static inline vf firstof(vf v, long n, float x) {
+	static const float lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+	return n >= VL ? v : vpick(vlt(vload(lanes), vset(n)), v, vset(x));
+}
+
+// maximum of n scores.
+static inline float maximum(const float *s, long n) {
+	vf top = vset(-INFINITY);
+	for (long j = 0; j < n; j += VL) top = vmax(top, firstof(vload(s + j), n - j, -INFINITY));
+	return vtop(top);
+}
+
+// exponentials turns n scores into e^(scale s - top) and returns their sum.
+static inline float exponentials(float *s, long n, float scale, float top) {
+	vf z = vzero(), c = vset(scale), t = vset(-top);
+	for (long j = 0; j < n; j += VL) {
+		vf e = firstof(vexp(vfma(vload(s + j), c, t)), n - j, 0);
+		z = vadd(z, e);
+		vstore(s + j, e);
+	}
+	return vsum(z);
+}
+
+static inline void times(float *y, long n, float f) {
+	for (long j = 0; j < n; j += VL) vstoren(y + j, vmul(vloadn(y + j, n - j), vset(f)), n - j);
+}
+
+static inline uint32_t pair(long query, long key) { return (uint32_t)query << 16 | (uint32_t)key; }
+
+// dropRow drops n probabilities of a query, from key on.
+static inline void dropRow(float *p, const struct drop *d, long query, long key, long n) {
+	float keep[DRAW];
+	for (long j = 0; j < n; j += DRAW) {
+		draw(keep, d, pair(query, key + j));
+		for (long v = 0; v < DRAW && j + v < n; v += VL) vstore(p + j + v, vmul(vload(p + j + v), vload(keep + v)));
+	}
+}
+
+// queriesOf is the rows of a block of queries.
+static inline long queriesOf(long keys) { return SCORES / upto(least(keys, KEYS), NR) / MR * MR; }
+
+void FN(attn)(const struct attn *x) {
+	const long d = x->d, block = queriesOf(x->keys);
+	float *const kt = x->scratch, *const vp = kt + KEYS * d, *const s = vp + KEYS * upto(d, NR);
+	float *const top = s + SCORES, *const sum = top + block;
+	struct right k = {0}, v = {0};
+	for (long i = 0; i < x->rows; i += block) {
+		long m = least(block, x->rows - i);
+		for (long j = 0; j < x->keys; j += KEYS) {
+			long n = least(KEYS, x->keys - j), ld = upto(n, NR);
+			if (x->keys > KEYS || i == 0) {
+				k = columnsOf(kt, x->k + j * x->ldk, x->ldk, n, d);
+				v = rows(vp, x->v + j * x->ldv, x->ldv, d, n);
+			}
+			scores(m, n, d, x->q + i * x->ldq, x->ldq, k, s, ld);
+			for (long r = 0; r < m; r++) {
+				float t = maximum(s + r * ld, n) * x->scale;
+				if (j > 0) {
+					t = top[r] > t ? top[r] : t;
+					float f = expf(top[r] - t);
+					sum[r] *= f;
+					times(x->y + (i + r) * x->ldy, d, f);
+				}
+				float z = exponentials(s + r * ld, n, x->scale, t);
+				sum[r] = j > 0 ? sum[r] + z : z;
+				top[r] = t;
+				if (x->drop.on) dropRow(s + r * ld, &x->drop, i + r, j, n);
+			}
+			productAlong(m, d, n, s, ld, v, x->y + i * x->ldy, x->ldy, j > 0);
+		}
+		for (long r = 0; r < m; r++) {
+			times(x->y + (i + r) * x->ldy, d, 1 / sum[r]);
+			if (x->lse) x->lse[(i + r) * x->ldlse] = top[r] + logf(sum[r]);
+		}
+	}
+}
+
+// gradRow turns the scores s and the products g = dy·v of one query into what it multiplies dy by in
+// dv, and q and k by in each other's gradients.
+static inline void gradRow(const struct attn_grad *x, float *s, float *g, long query, long key, long n) {
+	const float *dy = x->dy + query * x->lddy, *y = x->y + query * x->ldy;
+	vf delta = vzero(), c = vset(x->scale), l = vset(-x->lse[query * x->ldlse]);
+	for (long j = 0; j < x->d; j += VL) delta = vfma(vloadn(dy + j, x->d - j), vloadn(y + j, x->d - j), delta);
+	delta = vset(vsum(delta));
+	float keep[DRAW];
+	for (long j = 0; j < n; j += VL) {
+		vf p = vexp(vfma(vload(s + j), c, l)), t = vload(g + j);
+		vf pk = p;
+		if (x->drop.on) {
+			if (j % DRAW == 0) draw(keep, &x->drop, pair(query, key + j));
+			vf f = vload(keep + j % DRAW);
+			pk = vmul(p, f);
+			t = vmul(t, f);
+		}
+		vstore(s + j, pk);
+		vstore(g + j, vmul(vmul(p, c), vsub(t, delta)));
+	}
+}
+
+void FN(attn_grad)(const struct attn_grad *x) {
+	const long d = x->d, block = queriesOf(x->keys), wide = upto(d, NR);
+	float *const kt = x->scratch, *const vt = kt + KEYS * d, *const s = vt + KEYS * d, *const g = s + SCORES;
+	float *const kp = g + SCORES, *const qp = kp + KEYS * wide, *const dyp = qp + block * wide;
+	struct right kT = {0}, vT = {0}, k = {0};
+	for (long i = 0; i < x->rows; i += block) {
+		long m = least(block, x->rows - i);
+		const float *q = x->q + i * x->ldq, *dy = x->dy + i * x->lddy;
+		struct right qr = rows(qp, q, x->ldq, d, m), dyr = rows(dyp, dy, x->lddy, d, m);
+		for (long j = 0; j < x->keys; j += KEYS) {
+			long n = least(KEYS, x->keys - j), ld = upto(n, NR);
+			if (x->keys > KEYS || i == 0) {
+				kT = columnsOf(kt, x->k + j * x->ldk, x->ldk, n, d);
+				vT = columnsOf(vt, x->v + j * x->ldv, x->ldv, n, d);
+				k = rows(kp, x->k + j * x->ldk, x->ldk, d, n);
+			}
+			scores(m, n, d, q, x->ldq, kT, s, ld);
+			scores(m, n, d, dy, x->lddy, vT, g, ld);
+			for (long r = 0; r < m; r++) gradRow(x, s + r * ld, g + r * ld, i + r, j, n);
+			if (x->dv) productAcross(n, d, m, s, ld, dyr, x->dv + j * x->lddv, x->lddv, i > 0);
+			if (x->dk) productAcross(n, d, m, g, ld, qr, x->dk + j * x->lddk, x->lddk, i > 0);
+			if (x->dq) productAlong(m, d, n, g, ld, k, x->dq + i * x->lddq, x->lddq, j > 0);
+		}
+	}
+}

@@ -1,0 +1,198 @@
+//go:build cgo && amd64 && unix
+
+package cpu
+
+// #include "kernels.h"
+import "C"
+
+import (
+	"rung/nn/backend"
+	"rung/nn/backend/host"
+)
+
+// The greatest tile of a result that one piece of work computes: its rows of the left factor stay in
+// the second cache while the panels of the right one go by.
+const (
+	tileRows = 72
+	tileCols = 384
+)
+
+// matNT is y_k = f(x w_kT + h_k u_kT + b_k): tiles of the result, over packed weights.
+func (s isa) matNT() host.Kernel[float32] {
+	packed := func(i int) bool { return i > 0 && (i-1)%4 != 1 && (i-1)%4 != 2 } // w and u
+	return host.Kernel[float32]{
+		Forms:   s.panels(packed, true),
+		Scratch: s.partial,
+		Phases: []host.Phase[float32]{{
+			N: func(a *args) int {
+				g := s.gridNT(a)
+				return g.rowTiles * g.colTiles
+			},
+			RunAs: func(a *args, worker, lo, hi int) {
+				g := s.gridNT(a)
+				for t := lo; t < hi; t++ {
+					s.tileNT(a, worker, g, t)
+				}
+			},
+		}},
+	}
+}
+
+// matNN is dx = Σ dy_k w_k, times the derivative at pre.
+func (s isa) matNN() host.Kernel[float32] {
+	packed := func(i int) bool { return i > 0 && i%2 == 0 }
+	return host.Kernel[float32]{
+		Forms:   s.panels(packed, false),
+		Scratch: s.partial,
+		Phases: []host.Phase[float32]{{
+			N: func(a *args) int {
+				g := s.gridNN(a)
+				return g.rowTiles * g.colTiles
+			},
+			RunAs: func(a *args, worker, lo, hi int) {
+				g := s.gridNN(a)
+				for t := lo; t < hi; t++ {
+					s.tileNN(a, worker, g, t)
+				}
+			},
+		}},
+	}
+}
+
+// panels packs the inputs that packed names: strips of nr columns of w, or of its transpose, as the
+// registers take them.
+func (s isa) panels(packed func(i int) bool, transposed bool) *host.Forms[float32] {
+	dims := func(m mat) (n, k int) {
+		if transposed {
+			return m.Rows, m.Cols
+		}
+		return m.Cols, m.Rows
+	}
+	return &host.Forms[float32]{
+		Size: func(a *args, i int) int {
+			if !packed(i) {
+				return 0
+			}
+			n, k := dims(a.Src[i])
+			return up(n, s.nr) * k
+		},
+		N: func(a *args, i int) int {
+			n, _ := dims(a.Src[i])
+			return ceil(n, s.nr)
+		},
+		Pack: func(a *args, i, lo, hi int) {
+			w, to := a.Src[i], a.Form[i]
+			n, k := dims(w)
+			for p := lo; p < hi && k > 0; p++ {
+				j := p * s.nr
+				var from *C.float
+				if transposed {
+					from = at(w, j, 0)
+				} else {
+					from = at(w, 0, j)
+				}
+				C.rung_pack(s.id, C.struct_pack{
+					panel: (*C.float)(&to[j*k]), w: from, ld: C.long(w.Ld),
+					n: C.long(min(s.nr, n-j)), k: C.long(k), transposed: flag(transposed),
+				})
+			}
+		},
+	}
+}
+
+// partial is the scratch in which each worker keeps the sums of a tile between terms.
+func (s isa) partial(a *args) int { return 4 * a.Workers * s.partialSize() }
+
+func (s isa) partialSize() int { return up(tileRows, s.mr) * up(tileCols, s.nr) }
+
+// A grid is the tiles of a result.
+type grid struct {
+	rows, cols         int // of a tile
+	rowTiles, colTiles int
+}
+
+// gridOf makes tiles as large as is useful, but enough of them for the workers. Blocks of columns are
+// tiled each for itself: tiles counts those of a width.
+func (s isa) gridOf(a *args, rows int, tiles func(a *args, width int) int) grid {
+	g := grid{rows: up(tileRows, s.mr), cols: up(tileCols, s.nr)}
+	for {
+		g.rowTiles, g.colTiles = ceil(rows, g.rows), tiles(a, g.cols)
+		switch {
+		case a.Workers == 1 || g.rowTiles*g.colTiles >= 4*a.Workers:
+			return g
+		case g.cols > 2*s.nr:
+			g.cols = up(g.cols/2, s.nr)
+		case min(g.rows, rows) > s.mr:
+			g.rows = up(min(g.rows, rows)/2, s.mr)
+		default:
+			return g
+		}
+	}
+}
+
+func (s isa) gridNT(a *args) grid {
+	return s.gridOf(a, a.Src[0].Rows, func(a *args, width int) (n int) {
+		for k := range a.I[0] {
+			n += ceil(a.Src[1+4*k].Rows, width)
+		}
+		return n
+	})
+}
+
+func (s isa) gridNN(a *args) grid {
+	return s.gridOf(a, a.Dst[0].Rows, func(a *args, width int) int { return ceil(a.Out[0].Cols, width) })
+}
+
+// tileNT computes tile t: it finds the block of columns that it lies in.
+func (s isa) tileNT(a *args, worker int, g grid, t int) {
+	x, y, pre := a.Src[0], a.Dst[0], a.Dst[1]
+	i, t := t/g.colTiles*g.rows, t%g.colTiles
+	k, col := 0, 0
+	for n := ceil(a.Src[1].Rows, g.cols); t >= n; n = ceil(a.Src[1+4*k].Rows, g.cols) {
+		col += a.Src[1+4*k].Rows
+		t -= n
+		k++
+	}
+	j := t * g.cols // within the block
+	w, b, h, u := 1+4*k, a.Src[2+4*k], a.Src[3+4*k], 4+4*k
+	c := C.struct_mat{
+		m: C.long(min(g.rows, x.Rows-i)), n: C.long(min(g.cols, a.Src[w].Rows-j)),
+		y: at(y, i, col+j), ldy: C.long(y.Ld), pre: at(pre, i, col+j), ldpre: C.long(pre.Ld),
+		gelu: flag(a.I[1] == backend.ActGELU), acc: flag(a.Out[0].Acc), first: 1,
+	}
+	if !b.Nil() {
+		c.bias = at(b, 0, j)
+	}
+	c.last = flag(h.Nil())
+	s.term(a, worker, c, x, i, w, j, x.Cols)
+	if !h.Nil() {
+		c.first, c.last = 0, 1
+		s.term(a, worker, c, h, i, u, j, h.Cols)
+	}
+}
+
+// tileNN computes tile t.
+func (s isa) tileNN(a *args, worker int, g grid, t int) {
+	dx, pre := a.Dst[0], a.Src[0]
+	i, j := t/g.colTiles*g.rows, t%g.colTiles*g.cols
+	c := C.struct_mat{
+		m: C.long(min(g.rows, dx.Rows-i)), n: C.long(min(g.cols, dx.Cols-j)),
+		y: at(dx, i, j), ldy: C.long(dx.Ld), acc: flag(a.Out[0].Acc),
+	}
+	if a.I[1] == backend.ActGELU {
+		c.gate, c.ldgate = at(pre, i, j), C.long(pre.Ld)
+	}
+	for k := range a.I[0] {
+		dy := a.Src[1+2*k]
+		c.first, c.last = flag(k == 0), flag(k == a.I[0]-1)
+		s.term(a, worker, c, dy, i, 2+2*k, j, dy.Cols)
+	}
+}
+
+// term adds the product of rows i of x and columns j of the packed input w, of depth k, to a tile.
+func (s isa) term(a *args, worker int, c C.struct_mat, x mat, i, w, j, k int) {
+	c.a, c.lda, c.k = at(x, i, 0), C.long(x.Ld), C.long(k)
+	c.b = (*C.float)(&a.Form[w][j*k])
+	c.part = (*C.float)(&part(a, worker, s.partialSize())[0])
+	C.rung_mat(s.id, c)
+}

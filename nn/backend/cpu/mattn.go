@@ -1,0 +1,123 @@
+//go:build cgo && amd64 && unix
+
+package cpu
+
+// #include "kernels.h"
+import "C"
+
+import (
+	"rung/nn/backend/host"
+)
+
+// The tile of a weight's gradient: with the rows packed for it it fills the second cache.
+const (
+	gradRows = 168 // whole blocks of 6 and of 14
+	gradCols = 192
+	// Where there are fewer tiles than this the rows are split too, in parts of no less than minRows,
+	// whose sums are added in order. Neither depends on the number of workers.
+	minTiles = 32
+	minRows  = 256
+)
+
+// A tnGrid is the tiles of one gradient and the parts of its rows.
+type tnGrid struct{ o, i, down, across, units, parts int }
+
+func (s isa) tnGrid(a *args) tnGrid {
+	dw, rows := a.Dst[0], a.Src[0].Rows
+	g := tnGrid{o: min(gradRows, up(dw.Rows, s.mr)), i: min(gradCols, up(dw.Cols, s.nr)), parts: 1}
+	seg := a.Segments(0, a.In[0].Axis, rows)
+	g.units = seg.N
+	g.down, g.across = ceil(dw.Rows, g.o), ceil(dw.Cols, g.i)
+	if !seg.ByUnit() {
+		g.parts = tnParts(g.down*g.across, rows)
+	}
+	return g
+}
+
+// tnParts is how many parts rows are split in.
+func tnParts(tiles, rows int) int { return max(1, min(minTiles/tiles, rows/minRows)) }
+
+// packedSize is a worker's scratch: rows of both factors, and what the last store runs over.
+func (s isa) packedSize() int {
+	return s.kt*(up(gradCols, s.nr)+up(gradRows, s.mr)) + 64
+}
+
+// matTN is dw = dyT x, by tiles of the result and, where that is small, parts of the rows.
+func (s isa) matTN() host.Kernel[float32] {
+	return host.Kernel[float32]{
+		Scratch: func(a *args) int {
+			dw := a.Out[0]
+			tiles := ceil(dw.Rows, gradRows) * ceil(dw.Cols, gradCols)
+			return 4 * (a.Workers*s.packedSize() + tnParts(tiles, a.In[0].Rows)*dw.Rows*dw.Cols)
+		},
+		Phases: []host.Phase[float32]{
+			{
+				N: func(a *args) int {
+					g := s.tnGrid(a)
+					return g.down * g.across * g.units * g.parts
+				},
+				RunAs: func(a *args, worker, lo, hi int) {
+					g := s.tnGrid(a)
+					for t := lo; t < hi; t++ {
+						s.tileTN(a, worker, g, t)
+					}
+				},
+			},
+			{
+				N: func(a *args) int { // rows of the result that have parts to be added
+					if s.tnGrid(a).parts == 1 {
+						return 0
+					}
+					return a.Dst[0].Rows
+				},
+				Grain: func(*args) int { return 8 },
+				RunAs: func(a *args, _, lo, hi int) { s.addParts(a, lo, hi) },
+			},
+		},
+	}
+}
+
+// tileTN computes tile t of one unit, or of one part of the rows.
+func (s isa) tileTN(a *args, worker int, g tnGrid, t int) {
+	dy, x := a.Src[0], a.Src[1]
+	o, i, rest := t%g.down*g.o, t/g.down%g.across*g.i, t/(g.down*g.across)
+	unit, p := rest/g.parts, rest%g.parts
+	seg := a.Segments(0, a.In[0].Axis, dy.Rows)
+	dw, from, to := seg.At(unit)
+	acc := a.Out[0].Acc
+	if g.parts > 1 {
+		dw, acc = s.partTN(a, p), false
+		from, to = p*dy.Rows/g.parts, (p+1)*dy.Rows/g.parts
+	}
+	c := C.struct_mat_tn{
+		dw: at(dw, o, i), lddw: C.long(dw.Ld), lddy: C.long(dy.Ld), ldx: C.long(x.Ld),
+		packed: (*C.float)(&part(a, worker, s.packedSize())[0]),
+		m:      C.long(min(g.o, dw.Rows-o)), n: C.long(min(g.i, dw.Cols-i)), rows: C.long(to - from), acc: flag(acc),
+	}
+	if to > from { // the first row of an empty unit may be the capacity
+		c.dy, c.x = at(dy, from, o), at(x, from, i)
+	}
+	C.rung_mat_tn(s.id, c)
+}
+
+// partTN is the sum of part p of the rows, in scratch.
+func (s isa) partTN(a *args, p int) mat {
+	rows, cols := a.Dst[0].Rows, a.Dst[0].Cols
+	all := host.Elements[float32](a.Scratch)[a.Workers*s.packedSize():]
+	return mat{D: all[p*rows*cols:], Rows: rows, Cols: cols, Ld: cols}
+}
+
+func (s isa) addParts(a *args, lo, hi int) {
+	parts := s.tnGrid(a).parts
+	for r := lo; r < hi; r++ {
+		dw := a.Dst[0]
+		var old *C.float
+		if a.Out[0].Acc {
+			old = at(dw, r, 0)
+		}
+		C.rung_add_parts(s.id, C.struct_add_parts{
+			y: at(dw, r, 0), old: old, x: at(s.partTN(a, 0), r, 0),
+			n: C.long(dw.Cols), parts: C.long(parts), stride: C.long(dw.Rows * dw.Cols),
+		})
+	}
+}

@@ -1,0 +1,127 @@
+// The innermost product: a block of m ≤ MR rows and NR columns lives in registers while k runs.
+//
+// An element is the fused chain Σ a b from k = 0 on, whatever the block it falls in: neither its row
+// nor the rows beside it change a bit.
+
+static inline long least(long a, long b) { return a < b ? a : b; }
+
+#define INLINE static inline __attribute__((always_inline))
+
+// How a is read: its rows are contiguous along k and s apart (ALONG), or its columns are (ACROSS).
+enum { ALONG, ACROSS };
+
+INLINE vf element(const int how, const float *const *r, const float *a, long s, int i, int p) {
+	return vset(how == ALONG ? r[i / 3][(i % 3) * s + p] : a[p * s + i]);
+}
+
+// One step of k, p steps from where the pointers are. b has rows of NR floats, bs apart.
+#define STEP(p)                                                                                            \
+	do {                                                                                               \
+		vf y[NV];                                                                                  \
+		_Pragma("GCC unroll 2") for (int v = 0; v < nv; v++) y[v] = vload(b + (p) * bs + v * VL);  \
+		_Pragma("GCC unroll 16") for (int i = 0; i < m; i++) {                                     \
+			vf x = element(how, r, a, s, i, p);                                                \
+			_Pragma("GCC unroll 2") for (int v = 0; v < nv; v++) acc[i][v] = vfma(x, y[v], acc[i][v]); \
+		}                                                                                          \
+	} while (0)
+
+// c (m,nv*VL), rows ldc apart, = or += a (m,k) b (k,nv*VL).
+INLINE void block(const int m, const int nv, const int how, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+	vf acc[MR][NV];
+	const float *r[(MR + 2) / 3]; // every third row: two more are reached by address arithmetic
+	const int groups = (m + 2) / 3;
+	_Pragma("GCC unroll 8") for (int i = 0; i < groups; i++) r[i] = how == ALONG ? a + 3 * i * s : a;
+	_Pragma("GCC unroll 16") for (int i = 0; i < m; i++)
+		_Pragma("GCC unroll 2") for (int v = 0; v < nv; v++) acc[i][v] = vzero();
+	if (how == ALONG) { // two steps at a time: four make the compiler spill
+		for (; k >= 2; k -= 2, b += 2 * bs) {
+			STEP(0);
+			STEP(1);
+			_Pragma("GCC unroll 8") for (int i = 0; i < groups; i++) r[i] += 2;
+		}
+		if (k) STEP(0);
+	} else {
+		for (; k > 0; k--, a += s, b += bs) STEP(0);
+	}
+	_Pragma("GCC unroll 16") for (int i = 0; i < m; i++)
+		_Pragma("GCC unroll 2") for (int v = 0; v < nv; v++) {
+			float *q = c + i * ldc + v * VL;
+			vstore(q, add ? vadd(vload(q), acc[i][v]) : acc[i][v]);
+		}
+}
+
+#define BLOCK_CASE(M) \
+	case M: if (n > VL) block(M, 2, how, k, a, s, b, bs, c, ldc, add); \
+		else block(M, 1, how, k, a, s, b, bs, c, ldc, add); \
+		break;
+
+// blocks calls the block of its size: m ≤ MR rows, n ≤ NR columns (whole vectors are written).
+INLINE void blocks(const int how, long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+	switch (m) {
+		BLOCK_CASE(1) BLOCK_CASE(2) BLOCK_CASE(3) BLOCK_CASE(4) BLOCK_CASE(5) BLOCK_CASE(6)
+#ifdef WIDE
+		BLOCK_CASE(7) BLOCK_CASE(8) BLOCK_CASE(9) BLOCK_CASE(10) BLOCK_CASE(11) BLOCK_CASE(12) BLOCK_CASE(13) BLOCK_CASE(14)
+#endif
+	}
+}
+static __attribute__((noinline)) void along(long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+	blocks(ALONG, m, n, k, a, s, b, bs, c, ldc, add);
+}
+static __attribute__((noinline)) void across(long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+	blocks(ACROSS, m, n, k, a, s, b, bs, c, ldc, add);
+}
+
+// edge is a block whose last vector may be cut: nothing is written past its n columns.
+INLINE void edge(const int how, long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+	void (*const multiply)(long, long, long, const float *, long, const float *, long, float *, long, int) = how == ALONG ? along : across;
+	if (n % VL == 0) {
+		multiply(m, n, k, a, s, b, bs, c, ldc, add);
+		return;
+	}
+	float tile[MR * NR] __attribute__((aligned(64)));
+	multiply(m, n, k, a, s, b, bs, tile, NR, 0);
+	for (long i = 0; i < m; i++)
+		for (long v = 0; v < n; v += VL) {
+			float *q = c + i * ldc + v;
+			vf y = vload(tile + i * NR + v);
+			vstoren(q, add ? vadd(vloadn(q, n - v), y) : y, n - v);
+		}
+}
+
+// Panels: NR columns of b side by side, k after k. Missing columns are 0.
+
+// panel copies n ≤ NR columns of x (k rows, ld apart).
+static void panel(float *p, const float *x, long ld, long n, long k) {
+	for (; k > 0; k--, x += ld, p += NR)
+		for (int v = 0; v < NV; v++) vstore(p + v * VL, n > v * VL ? vloadn(x + v * VL, n - v * VL) : vzero());
+}
+
+// transpose8 copies an 8 by 8 block of w to columns of p.
+static inline void transpose8(float *p, const float *w, long ld) {
+	__m256 r[8], t[8];
+	for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(w + i * ld);
+	for (int i = 0; i < 8; i += 2) {
+		t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+		t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+	}
+	for (int i = 0; i < 8; i += 4)
+		for (int j = 0; j < 2; j++) {
+			r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
+			r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xEE);
+		}
+	for (int i = 0; i < 4; i++) {
+		_mm256_storeu_ps(p + i * NR, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+		_mm256_storeu_ps(p + (i + 4) * NR, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+	}
+}
+
+// panelT copies n ≤ NR rows of w (k columns, rows ld apart) to columns.
+static void panelT(float *p, const float *w, long ld, long n, long k) {
+	for (long j = 0; j < NR; j += 8) {
+		long i = 0;
+		if (n >= j + 8)
+			for (; i + 8 <= k; i += 8) transpose8(p + i * NR + j, w + j * ld + i, ld);
+		for (; i < k; i++)
+			for (long c = j; c < j + 8; c++) p[i * NR + c] = c < n ? w[c * ld + i] : 0;
+	}
+}

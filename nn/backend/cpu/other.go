@@ -1,0 +1,9 @@
+//go:build !(cgo && amd64 && unix)
+
+package cpu
+
+import "rung/nn/backend/host"
+
+func native() []string { return nil }
+
+func install(*host.Kernels[float32], string) {}

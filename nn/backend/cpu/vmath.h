@@ -1,0 +1,100 @@
+// Functions of vectors. Their errors, of a dense sweep against float64, are bounds in the tests.
+
+// vexp is e^x to 2 ulp; below e^-86.9 it is 0, so that masked scores of -inf weigh nothing. NaN stays.
+static inline vf vexp(vf x) {
+	const vf low = vset(-86.9f);
+	vf c = vmin(vset(88.8f), vmax(low, x));
+	vf n = vround(vmul(c, vset(1.44269504f)));
+	c = vfnma(n, vset(0.693359375f), c); // ln 2 in two parts (Cody and Waite)
+	c = vfnma(n, vset(-2.12194440e-4f), c);
+	vf p = vset(1.9875691500e-4f);
+	p = vfma(p, c, vset(1.3981999507e-3f));
+	p = vfma(p, c, vset(8.3334519073e-3f));
+	p = vfma(p, c, vset(4.1665795894e-2f));
+	p = vfma(p, c, vset(1.6666665459e-1f));
+	p = vfma(p, c, vset(5.0000001201e-1f));
+	p = vfma(vmul(p, c), c, vadd(c, vset(1)));
+	// 2^n as 2 · 2^(n-1): n = 128 is no exponent.
+	vf scale = vfrombits(vishl(viadd(vtoint(n), viset(126)), 23));
+	return vzeroif(vlt(x, low), vmul(vmul(p, scale), vset(2)));
+}
+
+// vtail is the upper tail of the normal distribution at a = |x| ≤ 14, and its density without the
+// factor 1/√2π: Q(a) = e^(-a²/2) R(a), with a polynomial in (a-c)/(a+c) for R (as Cody has it).
+static inline vf vtail(vf a, vf *density) {
+	vf e = vexp(vmul(vmul(a, vset(-0.5f)), a));
+	vf s = vdiv(vset(1), vadd(a, vset(3.5f)));
+	vf t = vmul(vsub(a, vset(3.5f)), s);
+	vf p = vset(0.0001246101989f);
+	p = vfma(p, t, vset(0.0004450328682f));
+	p = vfma(p, t, vset(-0.0004975321297f));
+	p = vfma(p, t, vset(-0.003193030794f));
+	p = vfma(p, t, vset(0.00649068442f));
+	p = vfma(p, t, vset(0.01741084709f));
+	p = vfma(p, t, vset(-0.116052396f));
+	p = vfma(p, t, vset(0.3154246642f));
+	p = vfma(p, t, vset(-0.5655617744f));
+	p = vfma(p, t, vset(0.7444160796f));
+	*density = e;
+	return vmul(e, vmul(p, s));
+}
+
+// vgelu is x Φ(x), with an error below 1e-6 of |x| Φ(x) or 1e-7.
+static inline vf vgelu(vf x) {
+	vf e, a = vmin(vset(14), vabs(x)), q = vtail(a, &e);
+	return vmul(x, vpick(vlt(x, vzero()), q, vsub(vset(1), q)));
+}
+
+// vgelud is its derivative, Φ(x) + x φ(x).
+static inline vf vgelud(vf x) {
+	vf e, a = vmin(vset(14), vabs(x)), q = vtail(a, &e);
+	vf p = vpick(vlt(x, vzero()), q, vsub(vset(1), q));
+	return vfma(vmul(x, vset(0.39894228f)), e, p);
+}
+
+// vtanh is an odd polynomial near 0 (Cephes), else by the exponential.
+static inline vf vtanh(vf x) {
+	vf a = vabs(x), z = vmul(x, x);
+	vf p = vset(-5.70498872745e-3f);
+	p = vfma(p, z, vset(2.06390887954e-2f));
+	p = vfma(p, z, vset(-5.37397155531e-2f));
+	p = vfma(p, z, vset(1.33314422036e-1f));
+	p = vfma(p, z, vset(-3.33332819422e-1f));
+	p = vfma(vmul(p, z), x, x);
+	vf q = vsub(vset(1), vdiv(vset(2), vadd(vexp(vadd(a, a)), vset(1))));
+	q = vpick(vlt(x, vzero()), vsub(vzero(), q), q);
+	return vpick(vlt(a, vset(0.625f)), p, q);
+}
+
+// vsigmoid is 1/(1+e^-x), from e^-|x| so that nothing overflows.
+static inline vf vsigmoid(vf x) {
+	vf e = vexp(vsub(vzero(), vabs(x))), s = vdiv(vset(1), vadd(vset(1), e));
+	return vpick(vlt(x, vzero()), vmul(e, s), s);
+}
+
+// vlog1p is log(1+t) of 0 ≤ t ≤ 1: the logarithm of Cephes, after what 1+t rounds away is put back.
+static inline vf vlog1p(vf t) {
+	vf u = vadd(t, vset(1)), lost = vdiv(vsub(t, vsub(u, vset(1))), u);
+	vm big = vgt(u, vset(1.41421356f));
+	vf x = vsub(vpick(big, vmul(u, vset(.5f)), u), vset(1)), z = vmul(x, x);
+	vf p = vset(7.0376836292e-2f);
+	p = vfma(p, x, vset(-1.1514610310e-1f));
+	p = vfma(p, x, vset(1.1676998740e-1f));
+	p = vfma(p, x, vset(-1.2420140846e-1f));
+	p = vfma(p, x, vset(1.4249322787e-1f));
+	p = vfma(p, x, vset(-1.6668057665e-1f));
+	p = vfma(p, x, vset(2.0000714765e-1f));
+	p = vfma(p, x, vset(-2.4999993993e-1f));
+	p = vfma(p, x, vset(3.3333331174e-1f));
+	vf y = vmul(vmul(p, x), z);
+	vf e = vpick(big, vset(1), vzero());
+	y = vfma(e, vset(-2.12194440e-4f), y);
+	y = vfma(vset(-.5f), z, y);
+	y = vadd(vadd(x, y), lost);
+	return vfma(e, vset(0.693359375f), y);
+}
+
+// vsoftplus is log(1+e^x).
+static inline vf vsoftplus(vf x) {
+	return vadd(vmax(vzero(), x), vlog1p(vexp(vsub(vzero(), vabs(x)))));
+}

@@ -1,0 +1,145 @@
+package host
+
+import (
+	"sync"
+	"unsafe"
+
+	"rung/nn/backend"
+)
+
+// Forms are copies of inputs that a kernel reads in their stead, such as weights in packed panels.
+// Those of weights that have a version are kept, one copy for all programs of a backend, and made
+// again when the version changes; others are made in scratch at each launch.
+type Forms[F Float] struct {
+	Size func(a *Args[F], i int) int // elements of the form of input i, at its capacity; 0: none
+	N    func(a *Args[F], i int) int // pieces of it, on all workers
+	Pack func(a *Args[F], i, lo, hi int)
+}
+
+// copied is the form of an input of a call: shared, or in the call's scratch.
+type copied[F Float] struct {
+	input, off, size int
+	shared           *form[F]
+}
+
+// A form is the copy of one weight. Its lock is held while it is made, so that of two programs that
+// start at the same time the second waits for it.
+type form[F Float] struct {
+	sync.Mutex
+	key     formKey
+	users   int // guarded by the cache
+	mem     *Memory
+	made    bool
+	version uint64
+}
+
+// formKey tells forms apart. The pointer to the version is part of it: as long as a program holds
+// that, nobody else's weights can have the same.
+type formKey struct {
+	version        *uint64
+	data           unsafe.Pointer
+	rows, cols, ld int
+	op             backend.Op
+}
+
+// A cache is the forms that a backend's programs use.
+type cache[F Float] struct {
+	sync.Mutex
+	forms map[formKey]*form[F]
+}
+
+// take finds or reserves the form of a weight for one more user.
+func (c *cache[F]) take(key formKey, bytes int) (*form[F], error) {
+	c.Lock()
+	defer c.Unlock()
+	f := c.forms[key]
+	if f == nil {
+		m, err := Reserve(int64(bytes))
+		if err != nil {
+			return nil, err
+		}
+		if c.forms == nil {
+			c.forms = map[formKey]*form[F]{}
+		}
+		f = &form[F]{key: key, mem: m}
+		c.forms[key] = f
+	}
+	f.users++
+	return f, nil
+}
+
+// drop lets go of a form, which is freed with its last user.
+func (c *cache[F]) drop(f *form[F]) error {
+	c.Lock()
+	defer c.Unlock()
+	if f.users--; f.users > 0 {
+		return nil
+	}
+	delete(c.forms, f.key)
+	return f.mem.Free()
+}
+
+// encodeForms finds the forms of call i; those that are not shared follow the kernel's own scratch.
+// It returns their bytes.
+func (e *exec[F]) encodeForms(i, scratch int) (bytes int, err error) {
+	a, forms := &e.args[i], e.be.kernels[e.args[i].Op].Forms
+	for k := range a.In {
+		size := forms.Size(a, k)
+		if size == 0 || a.Src[k].Nil() {
+			continue
+		}
+		c := copied[F]{input: k, size: size}
+		n := aligned(size * e.be.Float().Size())
+		if m := a.Src[k]; a.Version[k] != nil {
+			key := formKey{a.Version[k], unsafe.Pointer(unsafe.SliceData(m.D)), m.Rows, m.Cols, m.Ld, a.Op}
+			if c.shared, err = e.be.forms.take(key, n); err != nil {
+				return 0, err
+			}
+			a.Form[k] = Elements[F](c.shared.mem.b)[:size]
+		} else {
+			c.off = scratch + bytes
+			bytes += n
+		}
+		e.copies[i] = append(e.copies[i], c)
+	}
+	return bytes, nil
+}
+
+// place gives call i its part of the scratch.
+func (e *exec[F]) place(i int) {
+	a := &e.args[i]
+	a.Scratch = e.scratch.b
+	for _, c := range e.copies[i] {
+		if c.shared == nil {
+			a.Form[c.input] = Elements[F](e.scratch.b[c.off:])[:c.size]
+		}
+	}
+}
+
+// refresh makes the form if what it was made of has changed.
+func (c *copied[F]) refresh(e *exec[F]) error {
+	f := c.shared
+	if f == nil {
+		return c.make(e)
+	}
+	f.Lock()
+	defer f.Unlock()
+	version := *f.key.version
+	if f.made && f.version == version {
+		return nil
+	}
+	f.made = false
+	if err := c.make(e); err != nil {
+		return err
+	}
+	f.made, f.version = true, version
+	return nil
+}
+
+func (c *copied[F]) make(e *exec[F]) error {
+	e.input = c.input
+	return e.be.pool.Do(e.be.kernels[e.a.Op].Forms.N(e.a, c.input), 1, e.pack)
+}
+
+// aligned rounds a size up to whole cache lines.
+func aligned(bytes int) int { return (bytes + 63) &^ 63 }
