@@ -35,10 +35,10 @@ var imports = map[string]string{
 	"checkpoints/hub": "checkpoints",
 
 	// examples; readers and miners stand beside each other, and only the command brings them together
-	"data":            "data/token",
+	"data":            "data/token nn/backend/philox",
 	"data/curriculum": "data",
 	"data/mine":       "data",
-	"data/read":       "data",
+	"data/read":       "data train/metric",
 
 	// the engine, from the kernels up
 	"nn/backend/host":   "nn/backend",
