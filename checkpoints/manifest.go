@@ -72,6 +72,7 @@ func parseManifest(b []byte) (*Manifest, error) {
 			m.Version = int(v)
 			return err
 		case "files":
+			m.Files = []FileInfo{}
 			return readArray(dec, func() error {
 				f, err := parseFileInfo(dec)
 				m.Files = append(m.Files, f)
@@ -83,8 +84,8 @@ func parseManifest(b []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Version == 0 {
-		return nil, errors.New("it gives no version")
+	if m.Version == 0 || m.Files == nil {
+		return nil, errors.New("version and files must both be given")
 	}
 	slices.SortFunc(m.Files, func(a, b FileInfo) int { return strings.Compare(a.Name, b.Name) })
 	for i, f := range m.Files {

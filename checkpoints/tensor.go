@@ -109,7 +109,7 @@ func NewTensor[T Element](name string, shape []int, v []T) (Tensor, error) {
 	switch {
 	case len(v) == 0:
 	case littleEndian:
-		t.Data = unsafe.Slice((*byte)(unsafe.Pointer(&v[0])), len(v)*t.DType.Size())
+		t.Data = bytesOf(v)
 	default:
 		t.Data = make([]byte, len(v)*t.DType.Size())
 		if _, err := binary.Encode(t.Data, binary.LittleEndian, v); err != nil {
@@ -120,6 +120,14 @@ func NewTensor[T Element](name string, shape []int, v []T) (Tensor, error) {
 		return Tensor{}, fmt.Errorf("checkpoints: %w", err)
 	}
 	return t, nil
+}
+
+// bytesOf views v as bytes.
+func bytesOf[T Element](v []T) []byte {
+	if len(v) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&v[0])), len(v)*int(unsafe.Sizeof(v[0])))
 }
 
 func dtypeOf[T Element]() DType {

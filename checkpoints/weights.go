@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -110,8 +111,12 @@ func parseIndex(b []byte) (map[string]string, error) {
 		listed = map[string]string{}
 		return readObject(dec, func(tensor string) error {
 			shard, err := readString(dec)
-			if err == nil && !strings.HasSuffix(shard, ".safetensors") {
+			switch {
+			case err != nil:
+			case !strings.HasSuffix(shard, ".safetensors"):
 				err = fmt.Errorf("tensor %q: shard %q is no safetensors file", tensor, shard)
+			case !filepath.IsLocal(shard):
+				err = fmt.Errorf("tensor %q: shard %q leads out of the directory", tensor, shard)
 			}
 			listed[tensor] = shard
 			return err

@@ -6,11 +6,19 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"rung/data"
+	"rung/nn/backend"
+	"rung/train/metric"
 )
 
 // Config holds what a run can vary. Start from Defaults: a zero is a zero.
 type Config struct {
-	Out string `yaml:"-"` // directory of the run; "" keeps nothing on disk
+	Out     string          `yaml:"-"` // directory of the run; "" keeps nothing on disk
+	Resume  bool            `yaml:"-"` // go on from the state in Out, if there is one
+	Device  string          `yaml:"-"` // as device.Open takes it
+	Backend backend.Backend `yaml:"-"` // instead of Device
+	Sampler data.Sampler    `yaml:"-"` // nil: data.Shuffled with Batch and Window
 
 	Epochs int    `yaml:"epochs"`
 	Steps  int    `yaml:"steps"` // stop after so many updates; 0: when the epochs end
@@ -40,8 +48,8 @@ type Config struct {
 
 	EvalEvery int      `yaml:"-"` // updates between evaluations; 0: at the end of each epoch
 	Metrics   []string `yaml:"-"`
-	KeepBest  string   `yaml:"-"` // measure by which the best checkpoint is chosen; "": the last is the best
-	Patience  int      `yaml:"-"` // stop after so many evaluations without a better one; 0: never
+	KeepBest  string   `yaml:"-"`          // measure by which the best checkpoint is chosen; "": the last is the best
+	Patience  int      `yaml:"-"`          // stop after so many evaluations without a better one; 0: never
 	SaveEvery int      `yaml:"save_every"` // updates between saved states; 0: at the end of each epoch
 }
 
@@ -121,7 +129,8 @@ func (c *Config) check() error {
 	if c.KeepBest != "" && !slices.Contains(c.Metrics, c.KeepBest) {
 		c.Metrics = append(slices.Clone(c.Metrics), c.KeepBest)
 	}
-	return nil
+	_, err := metric.ParseAll(c.Metrics...)
+	return err
 }
 
 // lr is the factor of all learning rates in update n of total, counted from 0 (Transformers'

@@ -13,6 +13,7 @@ import (
 	"rung/nn"
 	"rung/nn/backend"
 	"rung/nn/backend/host"
+	"rung/nn/device"
 	"rung/nn/graph"
 	"rung/nn/loss"
 	"rung/nn/nntest/shared"
@@ -189,9 +190,7 @@ func TestPoolingSeeds(t *testing.T) {
 
 // The real model: logits and every gradient of MiniLM.
 func TestMiniLM(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a real model on the reference kernels takes a while")
-	}
+	shared.Long(t)
 	m, b := miniLM(t)
 	testMiniLM(t, refs[float32](0, t), m, b)
 }
@@ -268,4 +267,11 @@ func norm[F host.Float](v []F) float64 {
 		s += float64(x) * float64(x)
 	}
 	return math.Sqrt(s)
+}
+
+func TestMiniLMOnDevice(t *testing.T) {
+	be, err := device.Open("")
+	require.NoError(t, err)
+	m, b := miniLM(t)
+	testMiniLM(t, be, m, b)
 }

@@ -103,6 +103,9 @@ func (s *Store) block(m backend.Memory, g Segment) backend.Block {
 	return backend.Block{Mem: m, Off: g.Off, Version: s.version(g.Trainable)}
 }
 
+// GradientBlock is where the gradient of a trainable weight is.
+func (s *Store) GradientBlock(g Segment) backend.Block { return backend.Block{Mem: s.Grad, Off: g.Off} }
+
 // ReadWeight copies a weight to the host, ReadGradient its gradient.
 func ReadWeight[F host.Float](s *Store, path string) ([]F, error) {
 	return read[F](s, s.Master, path, false)
@@ -129,9 +132,24 @@ func WriteWeight[F host.Float](s *Store, path string, v []F) error {
 	return s.Master.WriteAt(host.Bytes(v), s.bytes(g.Off))
 }
 
-// Lying reads from m, which lies as the trainable weights do (a moment), the part of one weight.
-func Lying[F host.Float](s *Store, m backend.Memory, path string) ([]F, error) {
+// ReadLike reads from m, which lies as the trainable weights do (a moment), the part of one weight.
+func ReadLike[F host.Float](s *Store, m backend.Memory, path string) ([]F, error) {
 	return read[F](s, m, path, true)
+}
+
+// WriteLike writes the part of one weight to m.
+func WriteLike[F host.Float](s *Store, m backend.Memory, path string, v []F) error {
+	g, ok := s.Find(path)
+	if !ok || !g.Trainable {
+		return fmt.Errorf("graph: no weight %q, or it is not trained", path)
+	}
+	if len(v) != g.Size() {
+		return fmt.Errorf("graph: weight %q has %d elements, not %d", path, g.Size(), len(v))
+	}
+	if err := same[F](s.be); err != nil {
+		return err
+	}
+	return m.WriteAt(host.Bytes(v), s.bytes(g.Off))
 }
 
 func read[F host.Float](s *Store, m backend.Memory, path string, trainable bool) ([]F, error) {

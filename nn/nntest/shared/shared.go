@@ -39,3 +39,11 @@ func root(t testing.TB) string {
 		dir = up
 	}
 }
+
+// Long skips a test that takes minutes unless $RUNG_LONG is set, as make long sets it.
+func Long(t testing.TB) {
+	t.Helper()
+	if os.Getenv("RUNG_LONG") == "" {
+		t.Skip("takes minutes: make long")
+	}
+}

@@ -1,0 +1,393 @@
+package lora
+
+import (
+	"encoding/json"
+	"maps"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"rung/checkpoints"
+	"rung/nn"
+	"rung/nn/arch"
+	"rung/nn/backend"
+	"rung/nn/backend/host"
+	"rung/nn/graph"
+	"rung/nn/nntest/shared"
+)
+
+// tiny is golden/tiny with its weights.
+func tiny(t testing.TB) *arch.Cross {
+	t.Helper()
+	data, err := os.ReadFile(shared.Path(t, "golden", "tiny", "config.json"))
+	require.NoError(t, err)
+	c, err := nn.ParseConfig(data)
+	require.NoError(t, err)
+	m, f := arch.NewCross(c, 1), golden(t, "tiny", "model.safetensors")
+	for _, p := range m.Params() {
+		x, err := f.Tensor(p.Path)
+		require.NoError(t, err)
+		p.Init = copies(x)
+	}
+	return m
+}
+
+func openGolden(t testing.TB, path ...string) *File {
+	t.Helper()
+	f, err := Open(shared.Path(t, append([]string{"golden"}, path...)...))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, f.Close()) })
+	return f
+}
+
+var variants = []string{"lora", "rslora", "patterns", "all_linear_bias", "layers_1_only"}
+
+// Adapters that PEFT saved: logits, every gradient, merged weights.
+func TestGolden(t *testing.T) {
+	for _, v := range variants {
+		t.Run(v+"/float64", func(t *testing.T) { testGolden[float64](t, v, 1e-9) })
+		t.Run(v+"/float32", func(t *testing.T) { testGolden[float32](t, v, 1e-5) })
+	}
+}
+
+func testGolden[F host.Float](t *testing.T, variant string, tol float64) {
+	want := golden(t, "lora", variant, "expected.safetensors")
+	b, be, m := pack(t, golden(t, "lora", "inputs.safetensors")), refs[F](t), tiny(t)
+	base := store(t, be, m.Params(), false)
+	alone := scores[F](t, m, b, base)
+	for i, y := range floats(t, want, "logits_adapter_disabled") {
+		require.InDelta(t, y, alone[i], 1e-6)
+	}
+	a, err := openGolden(t, "lora", variant).Apply(m)
+	require.NoError(t, err)
+	own := store(t, be, a.Params(), true)
+	for _, plain := range []bool{false, true} {
+		pl := bce
+		pl.Plain = plain
+		j := start[F](t, be, m, pl, b, own, base)
+		require.InDelta(t, floats(t, want, "loss")[0], float64(j.do(t, nn.OutLoss, 1)[0]), 1e-6)
+		got := j.do(t, nn.OutScores, len(b.labels))
+		for i, y := range floats(t, want, "logits_f64") {
+			require.InDelta(t, y, got[i], 1e-6)
+		}
+		require.Less(t, rel(got, floats(t, want, "logits_f64")), tol)
+		n := 0
+		for _, p := range a.Params() {
+			g, err := graph.ReadGradient[F](own, p.Path)
+			require.NoError(t, err)
+			ref := floats(t, want, "grad64."+peftName(a, p))
+			if strings.HasSuffix(p.Path, "key.bias") { // zero by theory
+				require.Less(t, rel(g, make([]float64, len(g))), 1e-6)
+			} else {
+				require.Less(t, rel(g, ref), tol, p.Path)
+			}
+			n++
+		}
+		require.Equal(t, count(want.Names(), "grad64."), n)
+	}
+	testMerged[F](t, a, b, want, golden(t, "lora", variant, "merged_state_dict.safetensors"), own, base)
+}
+
+// testMerged compares merged weights, and the scores of a model that starts from them.
+func testMerged[F host.Float](t *testing.T, a *Adapter, b packed, want, merged *checkpoints.File, stores ...*graph.Store) {
+	ps, err := a.Merge(stores...)
+	require.NoError(t, err)
+	m := tiny(t)
+	byPath := map[string]*nn.Param{}
+	for _, p := range ps {
+		v := make([]float32, p.Size())
+		require.NoError(t, p.Init(v))
+		ref := floats(t, merged, p.Path)
+		for i, x := range v {
+			require.InDelta(t, ref[i], x, 1e-6, p.Path)
+		}
+		byPath[p.Path] = p
+	}
+	require.Len(t, merged.Names(), len(ps))
+	for _, p := range m.Params() {
+		p.Init = byPath[p.Path].Init
+	}
+	got := scores[F](t, m, b, store(t, stores[0].Backend(), m.Params(), false))
+	for i, y := range floats(t, want, "logits_merged") {
+		require.InDelta(t, y, got[i], 1e-6)
+	}
+}
+
+func count(names []string, begin string) (n int) {
+	for _, s := range names {
+		if strings.HasPrefix(s, begin) {
+			n++
+		}
+	}
+	return n
+}
+
+// What Save writes of an adapter of PEFT is what PEFT wrote: the tensors byte for byte, the same
+// configuration.
+func TestGoldenSave(t *testing.T) {
+	var info map[string]struct {
+		Trainable int
+		Keys      []string
+	}
+	data, err := os.ReadFile(shared.Path(t, "golden", "lora", "info.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, &info))
+	be := refs[float32](t)
+	for _, v := range variants {
+		f, m := openGolden(t, "lora", v), tiny(t)
+		require.Equal(t, Source{Name: "tiny"}, f.Base)
+		a, err := f.Apply(m)
+		require.NoError(t, err)
+		require.Equal(t, info[v].Trainable, a.Summary().Trainable, v)
+		dir := t.TempDir()
+		require.NoError(t, a.Save(dir, f.Base, store(t, be, a.Params(), false)))
+		require.Equal(t, contents(t, f.dir, checkpoints.AdapterFile), contents(t, dir, checkpoints.AdapterFile), v)
+		want, got := object(t, f.dir), object(t, dir)
+		want["modules_to_save"] = []any{"classifier", "score"} // PEFT repeats names that are given to it
+		require.Equal(t, want, got, v)
+	}
+}
+
+func contents(t *testing.T, dir, name string) string {
+	data, err := os.ReadFile(dir + "/" + name)
+	require.NoError(t, err)
+	return string(data)
+}
+
+func object(t *testing.T, dir string) (o map[string]any) {
+	require.NoError(t, json.Unmarshal([]byte(contents(t, dir, configFile)), &o))
+	return o
+}
+
+// Kinds that are not built are refused by name.
+func TestGoldenRefused(t *testing.T) {
+	for v, what := range map[string]string{"dora": "use_dora is true", "ia3": `peft_type is "IA3"`} {
+		_, err := Open(shared.Path(t, "golden", "lora", v))
+		require.ErrorContains(t, err, what)
+	}
+}
+
+// The adapter of golden/checkpoints opens on its base, and on no other.
+func TestGoldenCheckpoint(t *testing.T) {
+	f := openGolden(t, "checkpoints", "peft_adapter_cross_encoder")
+	require.Equal(t, "../plain_bert_seqcls_1", f.Base.Name)
+	data, err := os.ReadFile(shared.Path(t, "golden", "checkpoints", "plain_bert_seqcls_1", "config.json"))
+	require.NoError(t, err)
+	c, err := nn.ParseConfig(data)
+	require.NoError(t, err)
+	_, err = f.Apply(arch.NewCross(c, 1))
+	require.NoError(t, err)
+	_, err = f.Apply(arch.NewCross(c, 3))
+	require.ErrorContains(t, err, `tensor "base_model.model.classifier.weight" is [1 32], the model's is [3 32]`)
+	require.ErrorContains(t, err, `(it names "../plain_bert_seqcls_1")`)
+}
+
+// On MiniLM as a cross-encoder: PEFT's 676,225 parameters, under its names and of its shapes.
+func TestMiniLM(t *testing.T) {
+	data, err := os.ReadFile(shared.Path(t, "models", "all-MiniLM-L6-v2", "config.json"))
+	require.NoError(t, err)
+	c, err := nn.ParseConfig(data)
+	require.NoError(t, err)
+	want := golden(t, "replay", "lora", "initial.safetensors")
+	for _, targets := range [][]string{{"query", "key", "value", "dense"}, {AllLinear}} {
+		m := arch.NewCross(c, 1)
+		cfg := Defaults()
+		cfg.Targets = targets
+		a, err := Apply(m, cfg, 1)
+		require.NoError(t, err)
+		s := a.Summary()
+		require.Equal(t, 676_225, s.Trainable)
+		require.Len(t, s.Modules, 37)
+		require.Contains(t, s.String(), "lora on 37 modules: 676,225 of ")
+		shapes := map[string][]int{}
+		for _, p := range a.Params() {
+			shapes["net."+peftName(a, p)] = p.Dims
+		}
+		require.Equal(t, want.Names(), slices.Sorted(maps.Keys(shapes)))
+		for name, dims := range shapes {
+			x, err := want.Tensor(name)
+			require.NoError(t, err)
+			require.Equal(t, x.Shape, dims, name)
+		}
+	}
+}
+
+// dpModel is golden/tiny with the adapter of golden/dp.
+func dpModel(t *testing.T) (*arch.Cross, *Adapter, packed) {
+	m, f := tiny(t), golden(t, "dp", "lora_params.safetensors")
+	a, err := Apply(m, Config{Rank: 4, Alpha: 8, Targets: []string{"query", "value"}}, 0)
+	require.NoError(t, err)
+	require.Len(t, a.Params(), len(f.Names()))
+	for _, p := range a.Params() {
+		x, err := f.Tensor(peftName(a, p))
+		require.NoError(t, err)
+		p.Init = copies(x)
+	}
+	return m, a, pack(t, golden(t, "dp", "inputs.safetensors"))
+}
+
+// setUnits makes unit u the rows rows[u] to rows[u+1], each of weight 1 over their number.
+func setUnits(j *job[float64], rows []int) {
+	at := func(u int) int { return rows[min(u, len(rows)-1)] }
+	for axis, first := range map[backend.Axis]func(int) int32{
+		backend.Tok:  func(u int) int32 { return j.b.offs[at(u)] },
+		backend.Seq:  func(u int) int32 { return int32(at(u)) },
+		backend.Unit: func(u int) int32 { return int32(at(u)) },
+	} {
+		for u, x := 0, j.r.Ints(graph.UnitRows(axis)); u < len(x); u++ {
+			x[u] = first(u)
+		}
+	}
+	for u := range len(rows) - 1 {
+		for i := rows[u]; i < rows[u+1]; i++ {
+			j.float(nn.InWeights, i, 1/float64(rows[u+1]-rows[u]))
+		}
+	}
+}
+
+// Gradients of single units through an adapter are those of Opacus: rows as units, and queries.
+func TestGoldenPerUnit(t *testing.T) {
+	m, a, b := dpModel(t)
+	be := refs[float64](t)
+	each, query := golden(t, "dp", "per_sample_grads.safetensors"), golden(t, "dp", "query_level.safetensors")
+	pl := bce
+	pl.PerUnit = true
+	j := start[float64](t, be, m, pl, b, store(t, be, a.Params(), true), store(t, be, a.Base(), false))
+	rows := []int{0, 1, 2, 3, 4, 5, 6, 7, 8}
+	setUnits(j, rows)
+	j.do(t, nn.OutLoss, 1)
+	for _, p := range a.Params() {
+		want := floats(t, each, "f64."+peftName(a, p))
+		for u := range 8 {
+			g, err := graph.UnitGradient[float64](j.r, p.Path, u)
+			require.NoError(t, err)
+			require.Less(t, rel(g, want[u*len(g):(u+1)*len(g)]), 1e-9, "%s of unit %d", p.Path, u)
+		}
+	}
+
+	of := ints(t, query, "query_of_row")
+	rows = []int{0}
+	for i := range of {
+		if i == len(of)-1 || of[i] != of[i+1] {
+			rows = append(rows, i+1)
+		}
+	}
+	setUnits(j, rows)
+	j.do(t, nn.OutLoss, 1)
+	norms, factors := floats(t, query, "per_query_norm"), floats(t, query, "clip_factor")
+	require.Len(t, norms, len(rows)-1)
+	squares := make([]float64, len(norms))
+	for _, p := range a.Params() {
+		clipped := make([]float64, p.Size())
+		for u, f := range factors {
+			g, err := graph.UnitGradient[float64](j.r, p.Path, u)
+			require.NoError(t, err)
+			for i, x := range g {
+				squares[u] += x * x
+				clipped[i] += f * x
+			}
+		}
+		require.Less(t, rel(clipped, floats(t, query, "clipped_sum."+peftName(a, p))), 1e-9, p.Path)
+	}
+	for u, s := range squares {
+		require.InEpsilon(t, norms[u], math.Sqrt(s), 1e-9)
+	}
+}
+
+// Twenty updates of an adapter, by PyTorch's AdamW, from golden/optim's start.
+func TestGoldenTrajectory(t *testing.T) {
+	var info map[string]struct {
+		F64 struct {
+			Losses []float64
+			Norms  []float64 `json:"grad_norms_before_clip"`
+			LR     []float64 `json:"lr_used"`
+		}
+	}
+	data, err := os.ReadFile(shared.Path(t, "golden", "optim", "trajectories.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, &info))
+	want, first, batches := info["lora"].F64, golden(t, "optim", "lora_init.safetensors"), golden(t, "optim", "batches.safetensors")
+	be, m := refs[float64](t), tiny(t)
+	a, err := Apply(m, Config{Rank: 4, Alpha: 8, Targets: []string{"query", "value"}}, 0)
+	require.NoError(t, err)
+	require.Len(t, a.Params(), len(first.Names()))
+	for _, p := range a.Params() {
+		x, err := first.Tensor(peftName(a, p))
+		require.NoError(t, err)
+		p.Init = copies(x)
+	}
+	own, base := store(t, be, a.Params(), true), store(t, be, a.Base(), false)
+	moments := map[string][2][]float64{}
+	for step, lr := range want.LR {
+		j := start[float64](t, be, m, bce, batch(t, batches, step), own, base)
+		require.InDelta(t, want.Losses[step], j.do(t, nn.OutLoss, 1)[0], 1e-9, "update %d", step)
+		require.InDelta(t, want.Norms[step], update(t, a, own, moments, step, lr), 1e-8, "update %d", step)
+		for after, file := range map[int]string{1: "lora.after_2_updates_f64.safetensors", 19: "lora.final_f64.safetensors"} {
+			for _, p := range a.Params() {
+				if step == after {
+					w, err := graph.ReadWeight[float64](own, p.Path)
+					require.NoError(t, err)
+					require.Less(t, rel(w, floats(t, golden(t, "optim", file), peftName(a, p))), 1e-8, "%s: %s", file, p.Path)
+				}
+			}
+		}
+	}
+	require.Len(t, want.LR, 20)
+}
+
+// batch is batch number k of golden/optim.
+func batch(t *testing.T, f *checkpoints.File, k int) (b packed) {
+	ids, types, mask, labels := ints(t, f, "input_ids"), ints(t, f, "token_type_ids"), ints(t, f, "attention_mask"), floats(t, f, "labels")
+	l := len(ids) / len(labels)
+	for s := 4 * k; s < 4*k+4; s++ {
+		n := 0
+		for n < l && mask[s*l+n] == 1 {
+			n++
+		}
+		b.add(ids[s*l:s*l+n], types[s*l:s*l+n], labels[s])
+	}
+	return b
+}
+
+// update is one update of AdamW (Loshchilov and Hutter 2019) with gradients clipped to a norm of 1; it
+// returns their norm before.
+func update(t *testing.T, a *Adapter, s *graph.Store, moments map[string][2][]float64, step int, lr float64) float64 {
+	var square float64
+	grads := map[string][]float64{}
+	for _, p := range a.Params() {
+		g, err := graph.ReadGradient[float64](s, p.Path)
+		require.NoError(t, err)
+		for _, x := range g {
+			square += x * x
+		}
+		grads[p.Path] = g
+	}
+	const b1, b2 = .9, .999
+	clip := min(1, 1/(math.Sqrt(square)+1e-6))
+	c1, c2 := 1-math.Pow(b1, float64(step+1)), 1-math.Pow(b2, float64(step+1))
+	for _, p := range a.Params() {
+		w, err := graph.ReadWeight[float64](s, p.Path)
+		require.NoError(t, err)
+		mv := moments[p.Path]
+		if mv[0] == nil {
+			mv = [2][]float64{make([]float64, len(w)), make([]float64, len(w))}
+			moments[p.Path] = mv
+		}
+		decay := .01
+		if strings.HasSuffix(p.Path, "bias") {
+			decay = 0
+		}
+		for i, g := range grads[p.Path] {
+			g *= clip
+			mv[0][i] = b1*mv[0][i] + (1-b1)*g
+			mv[1][i] = b2*mv[1][i] + (1-b2)*g*g
+			w[i] = w[i]*(1-lr*decay) - lr/c1*mv[0][i]/(math.Sqrt(mv[1][i])/math.Sqrt(c2)+1e-8)
+		}
+		require.NoError(t, graph.WriteWeight(s, p.Path, w))
+	}
+	return math.Sqrt(square)
+}

@@ -1,0 +1,22 @@
+// Package device selects a backend by name.
+package device
+
+import (
+	"fmt"
+
+	"rung/nn/backend"
+	"rung/nn/backend/cpu"
+	"rung/nn/backend/ref"
+)
+
+// Open returns the backend that a name asks for: "auto" or "" for the best there is, "cpu", or "ref",
+// the reference kernels. The environment's RUNG_CPU forces an instruction set of the CPU.
+func Open(name string) (backend.Backend, error) {
+	switch name {
+	case "", "auto", "cpu":
+		return cpu.New()
+	case "ref":
+		return ref.New[float32](), nil
+	}
+	return nil, fmt.Errorf("device: %q: want auto, cpu or ref", name)
+}

@@ -1,0 +1,108 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"rung/data"
+	"rung/lora"
+	"rung/nn/loss"
+	"rung/nn/nntest/shared"
+)
+
+// benchRows are rows of token ids of given lengths, taken from WikiQA's sentences one after another.
+func benchRows(t testing.TB, m ids, lengths []int) iter.Seq2[data.Example, error] {
+	text := wikiQA(t, m, "train", 128).IDs
+	return func(yield func(data.Example, error) bool) {
+		at := 0
+		for i, n := range lengths {
+			var parts [2][]string
+			for j := range n {
+				k := 1
+				if j < n/4 {
+					k = 0
+				}
+				parts[k] = append(parts[k], fmt.Sprint(text[at%len(text)]))
+				at++
+			}
+			x := data.Example{ID: fmt.Sprint(i), Query: strings.Join(parts[0], " ")}
+			y := float32(0)
+			if i%7 == 0 {
+				y = 1
+			}
+			x.Candidates = []data.Candidate{{ID: "d", Text: strings.Join(parts[1], " "), Label: y}}
+			if !yield(x, nil) {
+				return
+			}
+		}
+	}
+}
+
+// wikiLengths are eight batches of 32 pairs, evenly over WikiQA's lengths, alike ones together.
+func wikiLengths(t testing.TB, m ids) []int {
+	e := wikiQA(t, m, "train", 128)
+	var all []int
+	for s := range e.First {
+		all = append(all, e.Len(int32(s)))
+	}
+	slices.Sort(all)
+	var out []int
+	n := len(all) / 32
+	for k := range 8 {
+		i := int((float64(k) + .5) * float64(n) / 8)
+		out = append(out, all[32*i:32*i+32]...)
+	}
+	return out
+}
+
+// BenchmarkStep is a training step of MiniLM as a cross-encoder, batch 32: forward, backward, AdamW.
+func BenchmarkStep(b *testing.B) {
+	for _, shape := range []string{"s128", "wikiqa", "s512"} {
+		b.Run("full/"+shape, func(b *testing.B) {
+			benchStep(b, replayModel(b, shared.Path(b, "golden", "replay", "full", "initial.safetensors")), shape)
+		})
+		b.Run("lora/"+shape, func(b *testing.B) {
+			benchStep(b, loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}}), shape)
+		})
+	}
+}
+
+func benchStep(b *testing.B, m ids, shape string) {
+	lengths, batch := slices.Repeat([]int{128}, 64), 32
+	switch shape {
+	case "wikiqa":
+		lengths = wikiLengths(b, m)
+	case "s512":
+		lengths, batch = slices.Repeat([]int{512}, 16), 8
+	}
+	c, n := Defaults(), len(lengths)/batch
+	c.Epochs, c.Steps, c.Dropout, c.Unit, c.Batch, c.Clip, c.Sampler = 0, n*(b.N+1), false, "row", batch, 0, inOrder{batch}
+	r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: benchRows(b, m, lengths)}, c)
+	require.NoError(b, err)
+	defer r.Close()
+	seqs, tokens := 0, 0
+	steps := r.Steps()
+	done := 0
+	b.ResetTimer()
+	for s := range steps {
+		if done++; done <= n { // the first round warms up
+			b.ResetTimer()
+			continue
+		}
+		seqs, tokens = seqs+s.Seqs, tokens+s.Tokens
+		if done >= n+b.N*n {
+			break
+		}
+	}
+	b.StopTimer()
+	require.NoError(b, r.Err())
+	b.ReportMetric(float64(seqs)/b.Elapsed().Seconds(), "seq/s")
+	b.ReportMetric(float64(tokens)/b.Elapsed().Seconds(), "tok/s")
+	b.ReportMetric(float64(r.Plan().Bytes)/(1<<20), "plan-MiB")
+}

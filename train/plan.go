@@ -1,0 +1,125 @@
+package train
+
+import (
+	"fmt"
+
+	"rung/data"
+	"rung/nn"
+	"rung/nn/graph"
+)
+
+// plan is the program of a run: one, whose capacities hold every micro-batch of every epoch.
+type plan struct {
+	program *graph.Program
+	dims    graph.Dims
+	budget  int // tokens of a micro-batch
+	total   int // updates
+	bytes   int64
+}
+
+// makePlan looks at the batches of all epochs, and halves the token budget until the program fits into
+// memory. fixed is the budget of a run that is resumed.
+func (r *Run) makePlan(fixed int) (*plan, error) {
+	batches, err := r.allBatches()
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{total: len(batches)}
+	var whole, unit data.Sizes
+	for _, b := range batches {
+		whole = whole.Max(r.train.Sizes(b))
+		for _, u := range b {
+			unit = unit.Max(r.train.Sizes([]int{u}))
+		}
+	}
+	p.budget = whole.T
+	if r.cfg.MicroTokens > 0 {
+		p.budget = r.cfg.MicroTokens
+	}
+	if fixed > 0 {
+		p.budget = fixed
+	}
+	limit := r.cfg.Memory
+	if limit == 0 {
+		limit = available()
+	}
+	for {
+		if err := r.fit(p, batches); err != nil {
+			return nil, err
+		}
+		if fixed > 0 || p.bytes <= limit {
+			return p, nil
+		}
+		if p.budget <= unit.T {
+			return nil, fmt.Errorf("train: one unit of %d tokens needs %d MiB of memory, of which there are %d: use shorter texts, fewer candidates or an adapter", unit.T, p.bytes>>20, limit>>20)
+		}
+		p.budget = max(unit.T, p.budget/2)
+	}
+}
+
+// allBatches draws every batch of the run.
+func (r *Run) allBatches() ([][]int, error) {
+	var all [][]int
+	for e := 0; (r.cfg.Epochs == 0 || e < r.cfg.Epochs) && (r.cfg.Steps == 0 || len(all) < r.cfg.Steps); e++ {
+		b := r.sample.Epoch(r.train, r.cfg.Seed, e)
+		if len(b) == 0 {
+			return nil, fmt.Errorf("train: the sampler %s draws nothing", r.sample.Name())
+		}
+		all = append(all, b...)
+	}
+	if r.cfg.Steps > 0 && len(all) > r.cfg.Steps {
+		all = all[:r.cfg.Steps]
+	}
+	terms := 0
+	for _, b := range all {
+		for _, u := range b {
+			terms += r.obj.Terms(r.train.Units[u].Labels)
+		}
+	}
+	if terms == 0 {
+		return nil, fmt.Errorf("train: no unit has a term of the loss %s: are there positives and negatives, and unit: query where it compares candidates?", r.obj.Name())
+	}
+	return all, nil
+}
+
+// fit compiles for the micro-batches that the budget gives.
+func (r *Run) fit(p *plan, batches [][]int) error {
+	var most data.Sizes
+	for _, b := range batches {
+		for _, micro := range r.train.Split(b, p.budget) {
+			most = most.Max(r.train.Sizes(micro))
+		}
+	}
+	p.dims = graph.Dims(most)
+	var err error
+	p.program, err = nn.Compile(r.model, nn.Plan{Dims: p.dims, Float: r.be.Float(), Objective: r.obj, Dropout: r.cfg.Dropout})
+	if err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	size := int64(r.be.Float().Size())
+	p.bytes = p.program.Bytes() + r.store.Master.Size() + r.store.Grad.Size() + int64(r.store.Trainable())*size*int64(len(r.opt.moments))
+	return nil
+}
+
+// Plan describes what a run will use.
+type Plan struct {
+	Steps       int
+	MicroTokens int
+	Dims        graph.Dims
+	Calls       int
+	Bytes       int64 // weights, gradients, moments and arena
+	Trainable   int
+	Parameters  int
+}
+
+// Plan is what the run will use.
+func (r *Run) Plan() Plan {
+	p := Plan{Steps: r.total, MicroTokens: r.plan.budget, Dims: r.plan.dims, Calls: len(r.plan.program.Calls), Bytes: r.plan.bytes}
+	for _, q := range r.model.Params() {
+		p.Parameters += q.Size()
+		if q.Trainable {
+			p.Trainable += q.Size()
+		}
+	}
+	return p
+}

@@ -1,0 +1,223 @@
+package train
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"rung/checkpoints"
+	"rung/data"
+	dataread "rung/data/read"
+	"rung/data/token"
+	"rung/lora"
+	"rung/nn"
+	"rung/nn/arch"
+	"rung/nn/loss"
+	"rung/nn/nntest/shared"
+)
+
+// replayed is what golden/replay says of a run.
+type replayed struct {
+	Settings struct {
+		Steps, Batch, Lora int
+		LR                 float64
+	}
+	Decay  float64   `json:"weight_decay"`
+	Warmup float64   `json:"warmup_steps"`
+	Clip   float64   `json:"clip"`
+	Losses []float64 `json:"losses"`
+	Norms  []float64 `json:"grad_norms"`
+	Dev    struct{ MAP, MRR float64 }
+}
+
+// A whole training run of the peers, from the same weights on the same tokens: every loss, the dev
+// scores after it, and MAP.
+func TestReplayFull(t *testing.T) {
+	shared.Long(t)
+	m := replayModel(t, shared.Path(t, "golden", "replay", "full", "initial.safetensors"))
+	replay(t, "full", m)
+}
+
+// The same with adapters: a hundred updates of rank 16 on every linear layer, the head in full.
+func TestReplayLoRA(t *testing.T) {
+	shared.Long(t)
+	replay(t, "lora", loraModel(t, lora.Config{Rank: 16, Alpha: 32, Targets: []string{"query", "key", "value", "dense"}}))
+}
+
+// loraModel is the replayed model with adapters, which start from the file where their shapes agree.
+func loraModel(t testing.TB, c lora.Config) ids {
+	m := replayModel(t, shared.Path(t, "golden", "replay", "full", "initial.safetensors"))
+	a, err := lora.Apply(m, c, 1)
+	require.NoError(t, err)
+	f, err := checkpoints.OpenFile(shared.Path(t, "golden", "replay", "lora", "initial.safetensors"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	for _, p := range a.Params() {
+		module, name, _ := strings.Cut(p.Path, ".lora_")
+		at := "net.base_model.model." + module + ".lora_" + strings.Replace(name, ".", ".default.", 1)
+		if name == "" {
+			i := strings.LastIndexByte(p.Path, '.')
+			at = "net.base_model.model." + p.Path[:i] + ".modules_to_save.default" + p.Path[i:]
+		}
+		x, err := f.Tensor(at)
+		require.NoError(t, err)
+		if slices.Equal(x.Shape, p.Dims) {
+			p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+		}
+	}
+	return m
+}
+
+func replay(t *testing.T, name string, m ids) {
+	var want replayed
+	read(t, &want, "golden", "replay", name, "losses.json")
+	c := Defaults()
+	c.LR, c.Steps, c.Epochs, c.Warmup, c.Clip, c.WeightDecay = want.Settings.LR, len(want.Losses), 0, want.Warmup, want.Clip, want.Decay
+	c.DecayExclude, c.Dropout, c.Unit, c.Batch = nil, false, "row", want.Settings.Batch
+	c.Sampler = inOrder{c.Batch}
+	r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: replayRows(t, name)}, c)
+	require.NoError(t, err)
+	defer r.Close()
+	t.Logf("%+v", r.Plan())
+	began := time.Now()
+	var early, late, norm float64
+	for i, s := range all(t, r) {
+		e := math.Abs(s.Loss-want.Losses[i]) / want.Losses[i]
+		if i < 20 {
+			early = max(early, e)
+		}
+		late = max(late, e)
+		norm = max(norm, math.Abs(s.GradNorm-want.Norms[i])/want.Norms[i])
+	}
+	t.Logf("%d steps in %.0f s on %s: losses off by %.1e in the first 20 steps, %.1e in all; norms by %.1e", r.Done(), time.Since(began).Seconds(), r.be.Name(), early, late, norm)
+	require.Less(t, early, 1e-5)
+	require.Less(t, late, 2e-4)
+
+	var scores map[string]map[string]float64
+	read(t, &scores, "golden", "replay", name, "dev_scores.json")
+	dev := wikiQA(t, m, "dev", 96)
+	scorer := arch.NewScorer(r.be, m, 0, r.Store())
+	defer scorer.Close()
+	got, err := scorer.Score(context.Background(), dev)
+	require.NoError(t, err)
+	worst, n := 0.0, 0
+	for i, u := range dev.Units {
+		for k, id := range u.IDs {
+			x, ok := scores[u.ID][id]
+			require.True(t, ok, "%s %s", u.ID, id)
+			worst = max(worst, math.Abs(x-float64(got[i][k])))
+			n++
+		}
+	}
+	values, err := Evaluate(dev, got, []string{"MAP", "MRR"})
+	require.NoError(t, err)
+	t.Logf("%d dev logits off by at most %.1e; MAP %.4f (theirs %.4f), MRR %.4f (%.4f)", n, worst, values["MAP"], want.Dev.MAP, values["MRR"], want.Dev.MRR)
+	require.Less(t, worst, 2e-3)
+	require.InDelta(t, want.Dev.MAP, values["MAP"], 1e-3)
+}
+
+func read(t testing.TB, v any, path ...string) {
+	t.Helper()
+	b, err := os.ReadFile(shared.Path(t, path...))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, v))
+}
+
+// replayModel is MiniLM as a cross-encoder, with what the base lacks from a file.
+func replayModel(t testing.TB, initial string) ids {
+	b, err := os.ReadFile(shared.Path(t, "models", "all-MiniLM-L6-v2", "config.json"))
+	require.NoError(t, err)
+	c, err := nn.ParseConfig(b)
+	require.NoError(t, err)
+	base, err := checkpoints.OpenFile(shared.Path(t, "models", "all-MiniLM-L6-v2", "model.safetensors"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = base.Close() })
+	extra, err := checkpoints.OpenFile(initial)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = extra.Close() })
+	m := ids{arch.NewCross(c, 1)}
+	for _, p := range m.Params() {
+		x, err := base.Tensor(strings.TrimPrefix(p.Path, "bert."))
+		if err != nil {
+			x, err = extra.Tensor("net." + p.Path)
+		}
+		require.NoError(t, err, p.Path)
+		p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+	}
+	return m
+}
+
+// replayRows are the rows of the replayed batches, as texts of token ids.
+func replayRows(t testing.TB, name string) iter.Seq2[data.Example, error] {
+	return func(yield func(data.Example, error) bool) {
+		f, err := os.Open(shared.Path(t, "golden", "replay", name, "batches.jsonl.gz"))
+		require.NoError(t, err)
+		defer f.Close()
+		z, err := gzip.NewReader(f)
+		require.NoError(t, err)
+		in := json.NewDecoder(bufio.NewReader(z))
+		for n := 0; ; {
+			var b struct {
+				IDs, Types [][]int32
+				Labels     []float32
+			}
+			if err := in.Decode(&b); errors.Is(err, io.EOF) {
+				return
+			} else if err != nil {
+				require.NoError(t, err)
+			}
+			for i, y := range b.Labels {
+				var parts [2][]string
+				for j, id := range b.IDs[i] {
+					parts[b.Types[i][j]] = append(parts[b.Types[i][j]], fmt.Sprint(id))
+				}
+				n++
+				x := data.Example{ID: fmt.Sprint(n), Query: strings.Join(parts[0], " ")}
+				x.Candidates = []data.Candidate{{ID: "d", Text: strings.Join(parts[1], " "), Label: y}}
+				if !yield(x, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// wikiQA is a split as a cross-encoder sees it.
+func wikiQA(t testing.TB, m ids, split string, length int) *data.Encoded {
+	tok, err := token.Open(shared.Path(t, "models", "all-MiniLM-L6-v2"))
+	require.NoError(t, err)
+	spec, err := dataread.ParseSpec("wikiqa:" + shared.Path(t, "data", "wikiqa") + "#" + split)
+	require.NoError(t, err)
+	c, err := dataread.Open(context.Background(), spec, dataread.Defaults())
+	require.NoError(t, err)
+	e := &data.Encoded{}
+	var enc token.Encoding
+	for x, err := range c.Examples(context.Background()) {
+		require.NoError(t, err)
+		u := data.Unit{ID: x.ID, Query: data.None}
+		for i, p := range x.Candidates {
+			require.NoError(t, tok.Pair(&enc, x.Query, p.Text, length, token.LongestFirst))
+			first := 0
+			for first < len(enc.Types) && enc.Types[first] == 0 {
+				first++
+			}
+			u.Seqs = append(u.Seqs, e.Add(x.ID, int32(i), enc.IDs, first))
+			u.IDs, u.Labels = append(u.IDs, p.ID), append(u.Labels, p.Label)
+		}
+		e.Units = append(e.Units, u)
+	}
+	return e
+}

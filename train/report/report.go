@@ -1,0 +1,120 @@
+// Package report writes what a run did: metrics.jsonl, one object a line.
+package report
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// File is the name of the log in a run's directory.
+const File = "metrics.jsonl"
+
+// A Record is one line: of an update, or of an evaluation after it (Metrics).
+type Record struct {
+	Step     int                `json:"step"`
+	Epoch    int                `json:"epoch,omitempty"`
+	Loss     *float64           `json:"loss,omitempty"`
+	GradNorm *float64           `json:"grad_norm,omitempty"`
+	LR       *float64           `json:"lr,omitempty"`
+	Seqs     int                `json:"seqs,omitempty"`
+	Tokens   int                `json:"tokens,omitempty"`
+	Seconds  float64            `json:"seconds,omitempty"`
+	Metrics  map[string]float64 `json:"metrics,omitempty"`
+}
+
+// A Log appends records to a file. A nil Log drops them.
+type Log struct {
+	f *os.File
+	w *bufio.Writer
+}
+
+// Open opens the log at path and drops what was written after step last: a resumed run writes those
+// steps again. A line that was torn off when the process died is dropped too.
+func Open(path string, last int) (*Log, error) {
+	keep, err := keepUntil(path, last)
+	if err != nil {
+		return nil, fmt.Errorf("report: %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	if err = f.Truncate(keep); err == nil {
+		_, err = f.Seek(keep, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("report: %w", err), f.Close())
+	}
+	return &Log{f, bufio.NewWriter(f)}, nil
+}
+
+// keepUntil is the length of the part of a log up to step last.
+func keepUntil(path string, last int) (int64, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	keep := 0
+	for line := range bytes.Lines(b) {
+		var r Record
+		if line[len(line)-1] != '\n' || json.Unmarshal(line, &r) != nil || r.Step > last {
+			break
+		}
+		keep += len(line)
+	}
+	return int64(keep), nil
+}
+
+// Step appends a record and hands it to the operating system.
+func (l *Log) Step(r Record) error {
+	if l == nil {
+		return nil
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("report: step %d: %w", r.Step, err)
+	}
+	if _, err = l.w.Write(append(b, '\n')); err == nil {
+		err = l.w.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+// Close closes the file.
+func (l *Log) Close() error {
+	if l == nil {
+		return nil
+	}
+	return l.f.Close()
+}
+
+// Read returns the records of a log.
+func Read(path string) ([]Record, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	var out []Record
+	n := 0
+	for line := range bytes.Lines(b) {
+		n++
+		var r Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("report: %s:%d: %w", path, n, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}

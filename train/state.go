@@ -1,0 +1,271 @@
+package train
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"rung/checkpoints"
+	"rung/data"
+	"rung/nn/backend/host"
+	"rung/nn/graph"
+	"rung/train/report"
+)
+
+// stateDir holds what resuming needs, under Config.Out.
+const stateDir = "state"
+
+// meta is the part of a saved state that is no tensor.
+type meta struct {
+	Version     int             `json:"version"`
+	Position    position        `json:"position"`
+	MicroTokens int             `json:"micro_tokens"`
+	Config      json.RawMessage `json:"config"`
+	Objective   string          `json:"objective"`
+	Model       string          `json:"model"` // fingerprints
+	Data        string          `json:"data"`
+	Backend     string          `json:"backend"`
+}
+
+// free are the settings that may differ when a run is resumed: none changes what is learned, or the
+// user asks for the difference in so many words.
+var free = []string{"Out", "Resume", "Device", "Backend", "Memory", "EvalEvery", "SaveEvery", "Metrics", "Sampler"}
+
+// takeOut locks the run's directory. Without resume it must not hold a run already.
+func (r *Run) takeOut() error {
+	if r.cfg.Out == "" {
+		if r.cfg.Resume {
+			return errors.New("train: resume needs the directory of the run")
+		}
+		return nil
+	}
+	if err := os.MkdirAll(r.cfg.Out, 0o777); err != nil {
+		return fmt.Errorf("train: output directory: %w", err)
+	}
+	var err error
+	if r.lock, err = checkpoints.Lock(r.cfg.Out); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	if r.cfg.Resume {
+		return nil
+	}
+	for _, name := range []string{stateDir, report.File, "best", "last"} {
+		if _, err := os.Stat(filepath.Join(r.cfg.Out, name)); err == nil {
+			return fmt.Errorf("train: %s holds a run already (%s): resume it, or choose another directory", r.cfg.Out, name)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("train: output directory: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r *Run) openLog() error {
+	if r.cfg.Out == "" {
+		return nil
+	}
+	var err error
+	r.log, err = report.Open(filepath.Join(r.cfg.Out, report.File), r.pos.Step)
+	return err
+}
+
+// saveModel writes what opens again: the directory best or last.
+func (r *Run) saveModel(ctx context.Context, name string) error {
+	if r.cfg.Out == "" {
+		return nil
+	}
+	return checkpoints.Save(ctx, filepath.Join(r.cfg.Out, name), func(tmp string) error { return r.model.Save(tmp, r.store) })
+}
+
+// saveState writes weights, moments and position.
+func (r *Run) saveState(ctx context.Context) error {
+	if r.cfg.Out == "" {
+		return nil
+	}
+	m := r.meta()
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("train: state: %w", err)
+	}
+	s := checkpoints.State{Meta: raw}
+	for _, g := range r.store.Seg {
+		if !g.Trainable {
+			continue
+		}
+		v, err := graph.ReadWeight[float32](r.store, g.Path)
+		if err == nil {
+			err = add(&s, g.Path, g.Dims, v)
+		}
+		for _, mo := range r.opt.moments {
+			if err != nil {
+				break
+			}
+			if v, err = graph.ReadLike[float32](r.store, mo.mem, g.Path); err == nil {
+				err = add(&s, g.Path+"#"+mo.name, g.Dims, v)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("train: state: %w", err)
+		}
+	}
+	return checkpoints.SaveState(ctx, filepath.Join(r.cfg.Out, stateDir), s)
+}
+
+func add(s *checkpoints.State, name string, dims []int, v []float32) error {
+	t, err := checkpoints.NewTensor(name, dims, v)
+	if err == nil {
+		s.Tensors = append(s.Tensors, t)
+	}
+	return err
+}
+
+func (r *Run) meta() meta {
+	c, _ := json.Marshal(settings(&r.cfg))
+	m := meta{
+		Version: 1, Position: r.pos, Config: c, Objective: fmt.Sprintf("%s %+v, sampler %s", r.obj.Name(), r.obj, r.sample.Name()), Model: r.model.Fingerprint(),
+		Data: digest(r.train), Backend: r.be.Name(),
+	}
+	if r.plan != nil {
+		m.MicroTokens = r.plan.budget
+	}
+	return m
+}
+
+// settings are the fields of a config that decide what is learned, by name.
+func settings(c *Config) map[string]any {
+	out := map[string]any{}
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if slices.Contains(free, f.Name) {
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if name == "" || name == "-" {
+			name = strings.ToLower(f.Name)
+		}
+		out[name] = v.Field(i).Interface()
+	}
+	return out
+}
+
+// openState reads the last state, if the run is to be resumed and there is one.
+func (r *Run) openState() (meta, error) {
+	if !r.cfg.Resume {
+		return meta{}, nil
+	}
+	dir := filepath.Join(r.cfg.Out, stateDir)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return meta{}, nil // killed before the first was saved
+	}
+	s, err := checkpoints.OpenState(dir)
+	if err != nil {
+		return meta{}, fmt.Errorf("train: resume: %w", err)
+	}
+	defer s.Close()
+	var m meta
+	if err := json.Unmarshal(s.Meta, &m); err != nil {
+		return m, fmt.Errorf("train: resume: %s: %w", dir, err)
+	}
+	if err := r.same(m); err != nil {
+		return m, fmt.Errorf("train: resume %s: %w", r.cfg.Out, err)
+	}
+	if err := r.load(s); err != nil {
+		return m, fmt.Errorf("train: resume %s: %w", r.cfg.Out, err)
+	}
+	r.pos = m.Position
+	if m.Backend != r.be.Name() {
+		r.warnings = append(r.warnings, fmt.Sprintf("resumed on %s, was on %s: what follows agrees to rounding, not bit for bit", r.be.Name(), m.Backend))
+	}
+	return m, nil
+}
+
+// same refuses a state of another run, and names what differs.
+func (r *Run) same(m meta) error {
+	now := r.meta()
+	if m.Version != now.Version {
+		return fmt.Errorf("the state is of version %d, want %d", m.Version, now.Version)
+	}
+	var a, b map[string]any
+	if err := errors.Join(json.Unmarshal(m.Config, &a), json.Unmarshal(now.Config, &b)); err != nil {
+		return err
+	}
+	var keys []string
+	for k := range b {
+		if !reflect.DeepEqual(a[k], b[k]) {
+			keys = append(keys, fmt.Sprintf("%s (was %v, is %v)", k, a[k], b[k]))
+		}
+	}
+	slices.Sort(keys)
+	if m.Objective != now.Objective {
+		keys = append(keys, fmt.Sprintf("loss (was %s, is %s)", m.Objective, now.Objective))
+	}
+	if m.Model != now.Model {
+		keys = append(keys, "the model or its adapter")
+	}
+	if m.Data != now.Data {
+		keys = append(keys, "the training data")
+	}
+	if len(keys) > 0 {
+		return fmt.Errorf("the configuration has changed: %s", strings.Join(keys, "; "))
+	}
+	return nil
+}
+
+// load gives the store and the optimiser the values of a state.
+func (r *Run) load(s *checkpoints.State) error {
+	for _, g := range r.store.Seg {
+		if !g.Trainable {
+			continue
+		}
+		v, err := tensor(s, g.Path)
+		if err == nil {
+			err = graph.WriteWeight(r.store, g.Path, v)
+		}
+		for _, mo := range r.opt.moments {
+			if err != nil {
+				break
+			}
+			if v, err = tensor(s, g.Path+"#"+mo.name); err == nil {
+				err = graph.WriteLike(r.store, mo.mem, g.Path, v)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tensor(s *checkpoints.State, name string) ([]float32, error) {
+	t, err := s.Tensor(name)
+	if err != nil {
+		return nil, err
+	}
+	return checkpoints.Float32s(t)
+}
+
+// digest identifies encoded data: token ids, candidates and labels.
+func digest(e *data.Encoded) string {
+	h := sha256.New()
+	h.Write(host.Bytes(e.IDs))
+	h.Write(host.Bytes(e.First))
+	h.Write(host.Bytes(e.Keys))
+	for i := range e.Units {
+		u := &e.Units[i]
+		_ = binary.Write(h, binary.LittleEndian, []int64{int64(len(u.ID)), int64(u.Query), int64(len(u.Seqs))})
+		h.Write([]byte(u.ID))
+		h.Write(host.Bytes(u.Seqs))
+		h.Write(host.Bytes(u.Labels))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,374 @@
+// Package train runs the optimisation loop: batches, micro-batches, schedule, clipping, evaluation,
+// early stop, checkpoints and exact resuming.
+//
+// A run is a pure function of model, data and Config: killed at any moment and resumed, it ends with
+// the same bits as if it had not been, whatever the number of threads.
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"path/filepath"
+	"time"
+
+	"rung/checkpoints"
+	"rung/data"
+	"rung/nn"
+	"rung/nn/arch"
+	"rung/nn/backend"
+	"rung/nn/device"
+	"rung/nn/graph"
+	"rung/train/report"
+)
+
+// A Model can be trained: it computes, turns examples into token sequences, and saves itself.
+type Model interface {
+	nn.Model
+	// Encode appends the sequences of an example, and its unit.
+	Encode(e *data.Encoded, x data.Example) error
+	// Save writes a directory that opens again, with the values of s.
+	Save(dir string, s *graph.Store) error
+	// Fingerprint says what the model is: a run is resumed only with the same.
+	Fingerprint() string
+}
+
+// Data is what a run learns from and is evaluated on. Dev may be nil.
+type Data struct {
+	Train, Dev iter.Seq2[data.Example, error]
+}
+
+// A Step is what one update did.
+type Step struct {
+	N, Total   int     // updates so far, and in all
+	Epoch      int     // counted from 0
+	Loss       float64 // mean over the terms of the batch, before the update
+	GradNorm   float64 // before clipping
+	LR         float64 // of group 0
+	Seqs       int
+	Tokens     int
+	Seconds    float64
+	Evaluation *Evaluation // after this step, if there was one
+}
+
+// An Evaluation is the metrics of the dev set.
+type Evaluation struct {
+	Values map[string]float64
+	Best   bool // better than all before, by Config.KeepBest
+}
+
+// A Run is a training run. Range over Steps, then look at Err.
+type Run struct {
+	ctx    context.Context
+	model  Model
+	obj    nn.Objective
+	cfg    Config
+	be     backend.Backend
+	store  *graph.Store
+	opt    *optimizer
+	train  *data.Encoded
+	dev    *data.Encoded
+	sample data.Sampler
+	plan   *plan
+	run    *graph.Run
+	scorer *arch.Scorer
+	lock   *checkpoints.DirLock
+	log    *report.Log
+
+	total    int
+	pos      position
+	err      error
+	stopped  bool // no more steps, and no error: early stop
+	torn     bool // an update failed half way: there is nothing to save
+	warnings []string
+}
+
+// position is where a run is; it is saved with the weights.
+type position struct {
+	Step  int `json:"step"`  // updates done
+	Epoch int `json:"epoch"` // of the next batch
+	Batch int `json:"batch"` // the next in its epoch
+
+	Best      float64 `json:"best"`
+	BestStep  int     `json:"best_step"` // 0: none yet
+	Worse     int     `json:"worse"`     // evaluations since
+	Evaluated int     `json:"evaluated"` // step of the last evaluation
+}
+
+// Start prepares a run: it reads and encodes the data, compiles, and takes Config.Out for itself. Errors
+// of the setup are here. With resume, it goes on from the last state saved in Config.Out, or starts if
+// there is none.
+func Start(ctx context.Context, m Model, o nn.Objective, d Data, c Config) (*Run, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	r := &Run{ctx: ctx, model: m, obj: o, cfg: c, be: c.Backend, sample: c.Sampler}
+	if r.sample == nil {
+		r.sample = data.Shuffled{Batch: c.Batch, Window: c.Window}
+	}
+	if err := r.prepare(d); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (r *Run) prepare(d Data) (err error) {
+	if r.be == nil {
+		if r.be, err = device.Open(r.cfg.Device); err != nil {
+			return err
+		}
+	}
+	if err := r.takeOut(); err != nil {
+		return err
+	}
+	if d.Train == nil {
+		return errors.New("train: no training data")
+	}
+	if r.train, err = r.encode("train", d.Train); err != nil {
+		return err
+	}
+	if d.Dev != nil {
+		if r.dev, err = r.encode("dev", d.Dev); err != nil {
+			return err
+		}
+	} else if r.cfg.KeepBest != "" {
+		return fmt.Errorf("train: keep_best %s needs dev data", r.cfg.KeepBest)
+	}
+	if r.cfg.Unit == "row" {
+		r.train = r.train.Rows()
+	}
+	for _, p := range r.model.Params() {
+		p.Group = r.cfg.groupOf(p.Path)
+	}
+	if r.store, err = nn.NewStore(r.be, r.model.Params(), true); err != nil {
+		return err
+	}
+	if r.opt, err = newOptimizer(&r.cfg, r.store); err != nil {
+		return err
+	}
+	saved, err := r.openState()
+	if err != nil {
+		return err
+	}
+	if r.plan, err = r.makePlan(saved.MicroTokens); err != nil {
+		return err
+	}
+	r.total = r.plan.total
+	if r.run, err = r.plan.program.NewRun(r.be, 0); err != nil {
+		return err
+	}
+	if err := r.run.Bind(r.store); err != nil {
+		return err
+	}
+	return r.openLog()
+}
+
+// encode turns examples into token sequences. Terms that no example has are an error: there would be
+// nothing to learn.
+func (r *Run) encode(name string, examples iter.Seq2[data.Example, error]) (*data.Encoded, error) {
+	e := &data.Encoded{}
+	for x, err := range examples {
+		if err != nil {
+			return nil, fmt.Errorf("train: %s data: %w", name, err)
+		}
+		if err := r.ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := r.model.Encode(e, x); err != nil {
+			return nil, fmt.Errorf("train: %s data: query %q: %w", name, x.ID, err)
+		}
+	}
+	if len(e.Units) == 0 {
+		return nil, fmt.Errorf("train: %s data: no examples", name)
+	}
+	return e, nil
+}
+
+// Steps runs the updates that are left, one by one. Breaking out stops after the step and saves; so
+// does the end of the context, within the step.
+func (r *Run) Steps() iter.Seq[Step] {
+	return func(yield func(Step) bool) {
+		defer r.finish()
+		var batches [][]int
+		for epoch := -1; r.err == nil && !r.stopped && r.pos.Step < r.total; {
+			if epoch != r.pos.Epoch {
+				epoch = r.pos.Epoch
+				batches = r.sample.Epoch(r.train, r.cfg.Seed, epoch)
+			}
+			s, err := r.step(batches[r.pos.Batch])
+			if err != nil {
+				r.err = err
+				return
+			}
+			r.advance(&s, len(batches))
+			if r.err != nil {
+				return
+			}
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// step is one update: forward and backward of each micro-batch, then the optimiser. Until that the
+// weights are as they were, and cancelling discards the step.
+func (r *Run) step(units []int) (Step, error) {
+	began := time.Now()
+	s := Step{N: r.pos.Step + 1, Total: r.total, Epoch: r.pos.Epoch}
+	fail := func(err error) (Step, error) { return s, fmt.Errorf("train: step %d: %w", s.N, err) }
+	terms := 0
+	for _, u := range units {
+		terms += r.obj.Terms(r.train.Units[u].Labels)
+	}
+	var scalars backend.Scalars
+	scalars.Seed, scalars.Step, scalars.Clip = r.cfg.Seed, uint64(r.pos.Step), r.cfg.Clip
+	scalars.LR = r.cfg.rates(r.pos.Step, r.total)
+	s.LR = scalars.LR[0]
+	for i, micro := range r.train.Split(units, r.plan.budget) {
+		n, err := arch.Feed(r.run, r.plan.dims, r.train, micro, &scalars)
+		if err != nil {
+			return fail(err)
+		}
+		s.Seqs, s.Tokens = s.Seqs+n.N, s.Tokens+n.T
+		weights := graph.Floats[float32](r.run, nn.InWeights)
+		clear(weights)
+		for k, u := range micro {
+			if terms > 0 && r.obj.Terms(r.train.Units[u].Labels) > 0 {
+				weights[k] = 1 / float32(terms)
+			}
+		}
+		if err := r.run.Do(r.ctx, &scalars, i > 0); err != nil {
+			return fail(err)
+		}
+		l, err := graph.Output[float32](r.run, nn.OutLoss, 1, nil)
+		if err != nil {
+			return fail(err)
+		}
+		s.Loss += float64(l[0])
+	}
+	if math.IsNaN(s.Loss) || math.IsInf(s.Loss, 0) {
+		return fail(fmt.Errorf("loss is %w", ErrNotFinite))
+	}
+	if terms > 0 { // a batch without terms teaches nothing: no update, not even momentum
+		var err error
+		if s.GradNorm, err = r.opt.step(&scalars); err != nil {
+			r.torn = !errors.Is(err, ErrNotFinite)
+			return fail(err)
+		}
+	}
+	s.Seconds = time.Since(began).Seconds()
+	return s, nil
+}
+
+// advance counts a step, and evaluates and saves where that is due.
+func (r *Run) advance(s *Step, batches int) {
+	r.pos.Step++
+	r.pos.Batch++
+	end := r.pos.Batch == batches
+	if end {
+		r.pos.Epoch, r.pos.Batch = r.pos.Epoch+1, 0
+	}
+	last := r.pos.Step == r.total
+	if r.err = r.log.Step(s.record()); r.err != nil {
+		return
+	}
+	if r.dev != nil && (last || due(r.pos.Step, r.cfg.EvalEvery, end)) {
+		if s.Evaluation, r.err = r.evaluate(); r.err != nil {
+			return
+		}
+		if r.err = r.log.Step(report.Record{Step: s.N, Metrics: s.Evaluation.Values}); r.err != nil {
+			return
+		}
+		r.stopped = r.cfg.Patience > 0 && r.pos.Worse >= r.cfg.Patience
+	}
+	if due(r.pos.Step, r.cfg.SaveEvery, end) && !last {
+		r.err = r.saveState(r.ctx)
+	}
+}
+
+func due(step, every int, epochEnds bool) bool {
+	if every == 0 {
+		return epochEnds
+	}
+	return step%every == 0
+}
+
+func (s *Step) record() report.Record {
+	return report.Record{Step: s.N, Epoch: s.Epoch, Loss: &s.Loss, GradNorm: &s.GradNorm, LR: &s.LR, Seqs: s.Seqs, Tokens: s.Tokens, Seconds: s.Seconds}
+}
+
+// finish saves the state and the last model, whatever ended the steps, and gives the model the values
+// that it has learned.
+func (r *Run) finish() {
+	if r.torn || r.store == nil {
+		return
+	}
+	ctx := context.WithoutCancel(r.ctx)
+	errs := []error{r.err, r.saveState(ctx), r.saveModel(ctx, "last")}
+	if r.err == nil && (r.cfg.KeepBest == "" || r.pos.BestStep == 0) {
+		errs = append(errs, r.saveModel(ctx, "best"))
+	}
+	r.err = errors.Join(append(errs, r.keep())...)
+}
+
+// keep makes the learned values those that the model's parameters start from.
+func (r *Run) keep() error {
+	for _, p := range r.model.Params() {
+		if !p.Trainable {
+			continue
+		}
+		v, err := graph.ReadWeight[float32](r.store, p.Path)
+		if err != nil {
+			return err
+		}
+		p.Init = func(dst []float32) error { copy(dst, v); return nil }
+	}
+	return nil
+}
+
+// Err is what ended the run early, nil if it is complete, was stopped by its patience or by the caller.
+// It wraps the context's error after a cancellation, and ErrNotFinite.
+func (r *Run) Err() error { return r.err }
+
+// Warnings are what a user should know of the setup: that a run was resumed on another device, say.
+func (r *Run) Warnings() []string { return r.warnings }
+
+// Best is the directory of the best checkpoint, "" if the run keeps nothing on disk.
+func (r *Run) Best() string {
+	if r.cfg.Out == "" {
+		return ""
+	}
+	return filepath.Join(r.cfg.Out, "best")
+}
+
+// Total is the number of updates in all, Done those that are done.
+func (r *Run) Total() int { return r.total }
+
+// Done is the number of updates that are done.
+func (r *Run) Done() int { return r.pos.Step }
+
+// Store is the weights, for as long as the run is open.
+func (r *Run) Store() *graph.Store { return r.store }
+
+// Close frees the run's memory and gives its directory free. The model keeps what it has learned.
+func (r *Run) Close() error {
+	var errs []error
+	done := func(c interface{ Close() error }, ok bool) {
+		if ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	done(r.scorer, r.scorer != nil)
+	done(r.run, r.run != nil)
+	if r.opt != nil {
+		errs = append(errs, r.opt.close())
+	}
+	done(r.store, r.store != nil)
+	done(r.log, r.log != nil)
+	done(r.lock, r.lock != nil)
+	r.scorer, r.run, r.opt, r.store, r.log, r.lock = nil, nil, nil, nil, nil, nil
+	return errors.Join(errs...)
+}
