@@ -12,7 +12,7 @@ import (
 )
 
 // widths of rows: one, odd, and around the vectors and what is unrolled.
-var widths = []int{1, 7, 8, 17, 33, 100}
+var widths = []int{1, 8, 17, 100}
 
 func TestElements(t *testing.T) {
 	for _, op := range []backend.Op{backend.Add, backend.Sub, backend.Mul} {
@@ -46,7 +46,7 @@ func TestUnary(t *testing.T) {
 				continue
 			}
 			y, dx := mat(backend.Tok, 30, c, 1), mat(backend.Tok, 30, c, 0)
-			dx.acc = c == 7
+			dx.acc = c == 17
 			p.op, p.outs, p.ins = backend.UnaryGrad, []operand{dx}, []operand{x, y, mat(backend.Tok, 30, c, 0)}
 			check(t, fmt.Sprint("derivative ", f, c), p, 1e-6)
 			switch f {
@@ -70,7 +70,7 @@ func TestUnaryAccuracy(t *testing.T) {
 		backend.Softplus: {-60, 60, 3e-7, 0},
 		backend.Exp:      {-86, 88, 2e-7, 0},
 	}
-	const n = 400_000
+	const n = 200_000
 	for f, b := range bounds {
 		x := mat(backend.Tok, n/1000, 1000, 0)
 		for i := range n {
@@ -191,7 +191,7 @@ func normGrad(rows, cols int) (s, mean, rstd, dy operand) {
 
 func TestNormGradients(t *testing.T) {
 	for _, c := range widths {
-		for _, rows := range []int{0, 1, 127, 128, 300} {
+		for _, rows := range []int{0, 127, 128, 300} {
 			s, mean, rstd, dy := normGrad(rows, c)
 			dx := mat(backend.Tok, rows+2, c, 3)
 			dx.acc = rows == 127
