@@ -123,9 +123,9 @@ func (o unary) Diff(b *Builder, n E, in []E, dy E) []E {
 	case backend.Positive: // flat everywhere it has a derivative
 		return []E{b.Scale(dy, 0)}
 	case backend.Tanh, backend.Sigmoid, backend.Exp:
-		return []E{b.Apply(unaryGrad{o.f}, n, dy)}
+		return []E{b.Apply(unaryGrad(o), n, dy)}
 	}
-	return []E{b.Apply(unaryGrad{o.f}, in[0], dy)}
+	return []E{b.Apply(unaryGrad(o), in[0], dy)}
 }
 
 // unaryGrad is dy f'. Its first input is x, or y where the derivative reads that.
