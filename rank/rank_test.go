@@ -153,6 +153,8 @@ func TestClasses(t *testing.T) {
 
 // Many callers at once get what one alone gets; closing waits for them, and later calls fail.
 func TestConcurrency(t *testing.T) {
+	_, err := device.Open("") // the process's workers stay
+	require.NoError(t, err)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	ctx := context.Background()
 	dir := write(t, cross)
@@ -239,7 +241,7 @@ func TestAdapter(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			var m arch.Model
 			var err error
-			if m, err = arch.OpenBi(ctx, base, arch.Options{MaxLength: 40, Similarity: arch.Dot}); kind == "cross" {
+			if m, err = arch.OpenBi(ctx, base, arch.Options{MaxLength: 40, Similarity: arch.Dot, Pooling: nn.Max}); kind == "cross" {
 				m, err = arch.OpenCross(ctx, base, arch.Options{MaxLength: 40, Seed: 7, Labels: 1})
 			}
 			require.NoError(t, err)
@@ -322,6 +324,28 @@ func TestPEFT(t *testing.T) {
 	for i, row := range want.Outputs.Logits {
 		require.InDelta(t, row[0], got[i], 1e-5)
 	}
+}
+
+// What cannot be opened is refused in one line that names it.
+func TestRefused(t *testing.T) {
+	for what, name := range map[string]string{"config.json": "config.json", "model.safetensors": "model.safetensors", "vocab": "tokenizer.json"} {
+		for _, torn := range []bool{true, false} {
+			dir := write(t, cross)
+			require.NoError(t, os.Remove(filepath.Join(dir, "vocab.txt")))
+			path := filepath.Join(dir, name)
+			require.NoError(t, os.Truncate(path, 100))
+			if !torn {
+				require.NoError(t, os.Remove(path))
+			}
+			_, err := rank.Open(context.Background(), dir, rank.Options{})
+			require.ErrorContains(t, err, dir, what)
+			require.NotContains(t, err.Error(), "\n")
+		}
+	}
+	_, err := rank.Open(context.Background(), write(t, cross), rank.Options{Device: "abacus"})
+	require.ErrorContains(t, err, "abacus")
+	_, err = rank.Open(context.Background(), filepath.Join(t.TempDir(), "nowhere"), rank.Options{})
+	require.ErrorContains(t, err, "nowhere")
 }
 
 // Texts that nobody would write are scored too.
