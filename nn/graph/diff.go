@@ -83,10 +83,7 @@ func (d *reverse) node(n *G.Node) {
 	if b.err != nil || !d.need[n] || len(gs) == 0 || len(i.in) == 0 {
 		return
 	}
-	dy := gs[0]
-	for _, g := range gs[1:] { // fan-in, summed once
-		dy = b.Add(dy, g)
-	}
+	dy := b.fanIn(gs)
 	if i.col >= 0 {
 		d.pieces[i.of.n] = append(d.pieces[i.of.n], piece{i.col, dy})
 		return
@@ -124,6 +121,34 @@ func (d *reverse) node(n *G.Node) {
 			d.grads[c] = append(d.grads[c], E{b, ds[k]})
 		}
 	}
+}
+
+// fanIn is the sum of gradients. Those that matmuls give are one call, which sums while it multiplies;
+// the calls that it replaces are pruned.
+func (b *Builder) fanIn(gs []E) E {
+	var products, sum E
+	for _, g := range gs {
+		to := &sum
+		if o, ok := g.info().op.(linearDX); ok && !o.gelu {
+			if to = &products; products.OK() {
+				products = b.Apply(o, slices.Concat(products.info().in, g.info().in)...)
+				continue
+			}
+		}
+		if to.OK() {
+			g = b.Add(*to, g)
+		}
+		*to = g
+	}
+	switch {
+	case b.err != nil:
+		return E{b: b}
+	case !products.OK():
+		return sum
+	case !sum.OK():
+		return products
+	}
+	return b.Add(sum, products)
 }
 
 // cheaply returns a function that gives a node of forward, or the same value made once more where one

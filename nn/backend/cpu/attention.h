@@ -94,17 +94,17 @@ void FN(attn)(const struct attn *x) {
 					t = top[r] > t ? top[r] : t;
 					float f = expf(top[r] - t);
 					sum[r] *= f;
-					times(x->y + (i + r) * x->ldy, d, f);
+					if (x->y) times(x->y + (i + r) * x->ldy, d, f);
 				}
 				float z = exponentials(s + r * ld, n, x->scale, t);
 				sum[r] = j > 0 ? sum[r] + z : z;
 				top[r] = t;
 				if (x->drop.on) dropRow(s + r * ld, &x->drop, i + r, j, n);
 			}
-			productAlong(m, d, n, s, ld, vp, x->y + i * x->ldy, x->ldy, j > 0);
+			if (x->y) productAlong(m, d, n, s, ld, vp, x->y + i * x->ldy, x->ldy, j > 0);
 		}
 		for (long r = 0; r < m; r++) {
-			times(x->y + (i + r) * x->ldy, d, 1 / sum[r]);
+			if (x->y) times(x->y + (i + r) * x->ldy, d, 1 / sum[r]);
 			if (x->lse) x->lse[(i + r) * x->ldlse] = top[r] + logf(sum[r]);
 		}
 	}

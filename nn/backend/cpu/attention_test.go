@@ -96,6 +96,8 @@ func TestAttnDead(t *testing.T) {
 	f := attention([]int{9, 33}, 2, 8, false, .1, 1)
 	f.outs[1] = dead
 	check(t, "no lse", f, 2e-6)
+	f.outs[0], f.outs[1] = dead, mat(backend.Tok, f.ins[1].rows, 2, 2)
+	check(t, "only lse", f, 2e-6)
 	f = attention([]int{9, 33}, 2, 8, false, .1, 1)
 	for k := range 3 {
 		p := backward(t, f)

@@ -44,6 +44,9 @@ func TestMatNTBlocks(t *testing.T) {
 		},
 	}
 	check(t, "three blocks", p, 2e-6)
+	p.outs[0], p.outs[1] = dead, p.outs[0]
+	check(t, "only what was before the activation", p, 2e-6)
+	p.outs[0], p.outs[1] = p.outs[1], dead
 	p.s.Count[backend.Tok] = 0
 	check(t, "no rows", p, 0)
 }

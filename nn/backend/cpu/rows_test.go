@@ -26,7 +26,7 @@ func TestElements(t *testing.T) {
 	}
 	for _, op := range []backend.Op{backend.Scale, backend.AddTo, backend.Fill} {
 		y := mat(backend.Tok, 300, 200, 2)
-		y.acc = op == backend.AddTo
+		y.drawn = op == backend.AddTo
 		p := probe{op: op, f: [4]float64{-1.75}, s: counts(299, 1, 1), outs: []operand{y}, ins: []operand{mat(backend.Tok, 300, 200, 1)}}
 		if op == backend.Fill {
 			p.ins = nil
@@ -176,6 +176,9 @@ func TestNorm(t *testing.T) {
 			check(t, fmt.Sprint(rows, c), p, 5e-6)
 			p.outs[1], p.outs[2], p.outs[3], p.ins[1] = dead, dead, dead, dead
 			check(t, fmt.Sprint("only y ", rows, c), p, 5e-6)
+			p.outs[0], p.outs[1] = p.outs[1], mat(backend.Tok, rows+1, 1, 2)
+			p.outs[0] = dead
+			check(t, fmt.Sprint("only the mean ", rows, c), p, 5e-6)
 		}
 	}
 }
