@@ -12,6 +12,7 @@ import (
 	"rung/checkpoints"
 	"rung/checkpoints/hub"
 	"rung/lora"
+	"rung/nn"
 	"rung/nn/arch"
 )
 
@@ -103,7 +104,7 @@ func (l *loaded) openBase(ctx context.Context, ref string, o Options) (err error
 			ao.MaxLength = c.MaxLength
 		}
 		if !cross {
-			ao.Similarity = c.Similarity
+			ao.Similarity, ao.Pooling = c.Similarity, nn.Pooling(c.Pooling)
 		}
 	} else if cross {
 		if ao.Labels, err = labels(l.dir); err != nil {
