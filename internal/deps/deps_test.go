@@ -69,7 +69,7 @@ var imports = map[string]string{
 	"cmd/trainer/app":                "rank train data/read data/mine cmd/trainer/app/quick",
 	"cmd/trainer/app/quick":          "cmd/trainer/app/quick/base rank train",
 	"cmd/trainer/app/quick/base":     "data/lingua nn/arch nn/loss train",
-	"cmd/trainer/app/quick/base/gen": "cmd/trainer/app/quick/base",
+	"cmd/trainer/app/quick/base/gen": "cmd/trainer/app/quick/base train",
 	"cmd/trainer":                    "cmd/trainer/app",
 
 	// imported by tests only

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"rung/train/metric"
 )
@@ -79,7 +80,7 @@ func (s *story) compare() error {
 	return nil
 }
 
-// write writes the test data and the three rankings, and lists all that lies in the run's directory.
+// write writes the test data and the three rankings, and lists what lies in the run's directory.
 func (s *story) write(context.Context) error {
 	if err := os.MkdirAll(filepath.Join(s.Out, "test"), 0o777); err != nil {
 		return err
@@ -141,7 +142,7 @@ func writeFile(path string, lines func(w *bufio.Writer)) error {
 // list finds what lies in the run's directory.
 func (s *story) list() error {
 	return filepath.WalkDir(s.Out, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") { // a lock is no result
 			return err
 		}
 		info, err := d.Info()

@@ -12,6 +12,7 @@ import (
 
 	"rung/cmd/trainer/app/quick/base"
 	"rung/nn/device"
+	"rung/train"
 )
 
 func main() {
@@ -35,9 +36,9 @@ func generate(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	params, rec, err := base.Pretrain(ctx, be, func(s base.Step) bool {
+	params, rec, err := base.Pretrain(ctx, be, func(s train.Step) bool {
 		if s.N%100 == 0 || s.N == s.Total {
-			fmt.Fprintf(os.Stderr, "%s: step %d of %d, loss %.4f\n", s.Stage, s.N, s.Total, s.Loss)
+			fmt.Fprintf(os.Stderr, "step %d of %d, loss %.4f\n", s.N, s.Total, s.Loss)
 		}
 		return true
 	})
