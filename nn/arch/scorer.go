@@ -2,6 +2,7 @@ package arch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -13,8 +14,8 @@ import (
 )
 
 // A Scorer computes a model's outputs for encoded texts. It compiles a program for each size that
-// comes up, rounded up so that there are few, and keeps their memory for later calls. It may be used
-// from several goroutines.
+// comes up, rounded up so that there are few, and keeps some of their memory for later calls. It may be
+// used from several goroutines.
 type Scorer struct {
 	be     backend.Backend
 	model  nn.Model
@@ -23,9 +24,20 @@ type Scorer struct {
 
 	mu       sync.Mutex
 	programs map[graph.Dims]*graph.Program
-	idle     map[graph.Dims][]*graph.Run
+	idle     []idleRun // the latest used last
+	bytes    int64     // of those
 	closed   bool
 }
+
+// idleRun is the memory of a program that is not running.
+type idleRun struct {
+	d     graph.Dims
+	r     *graph.Run
+	bytes int64
+}
+
+// idleBytes is how much memory of programs is kept for later calls.
+const idleBytes = 512 << 20
 
 // NewScorer scores with weights from stores, the first that has a weight counts. budget is the tokens of
 // one micro-batch; 0 means 4096.
@@ -33,7 +45,7 @@ func NewScorer(be backend.Backend, m nn.Model, budget int, stores ...*graph.Stor
 	if budget <= 0 {
 		budget = 4096
 	}
-	return &Scorer{be: be, model: m, stores: stores, budget: budget, programs: map[graph.Dims]*graph.Program{}, idle: map[graph.Dims][]*graph.Run{}}
+	return &Scorer{be: be, model: m, stores: stores, budget: budget, programs: map[graph.Dims]*graph.Program{}}
 }
 
 // Score returns the scores of every unit's candidates, in order.
@@ -77,6 +89,8 @@ func (s *Scorer) each(ctx context.Context, e *data.Encoded, name string, got fun
 	if len(order) == 0 {
 		return nil
 	}
+	length := func(i int) int { return e.Tokens(&e.Units[i]) }
+	slices.SortStableFunc(order, func(i, j int) int { return length(i) - length(j) })
 	var v []float32
 	for _, units := range e.Split(order, s.budget) {
 		size := e.Sizes(units)
@@ -96,8 +110,7 @@ func (s *Scorer) each(ctx context.Context, e *data.Encoded, name string, got fun
 			}
 			v, err = graph.Output[float32](r, name, rows, v[:0])
 		}
-		s.giveBack(d, r)
-		if err != nil {
+		if err = errors.Join(err, s.giveBack(d, r)); err != nil {
 			return fmt.Errorf("arch: scoring: %w", err)
 		}
 		got(units, d, v)
@@ -127,9 +140,11 @@ func (s *Scorer) borrow(d graph.Dims) (*graph.Run, error) {
 	if s.closed {
 		return nil, fmt.Errorf("arch: the scorer is closed")
 	}
-	if free := s.idle[d]; len(free) > 0 {
-		s.idle[d] = free[:len(free)-1]
-		return free[len(free)-1], nil
+	for i, f := range slices.Backward(s.idle) {
+		if f.d == d {
+			s.idle, s.bytes = slices.Delete(s.idle, i, i+1), s.bytes-f.bytes
+			return f.r, nil
+		}
 	}
 	p := s.programs[d]
 	if p == nil {
@@ -150,14 +165,22 @@ func (s *Scorer) borrow(d graph.Dims) (*graph.Run, error) {
 	return r, nil
 }
 
-func (s *Scorer) giveBack(d graph.Dims, r *graph.Run) {
+// giveBack keeps r, and frees what has not been used for longest where that is too much.
+func (s *Scorer) giveBack(d graph.Dims, r *graph.Run) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		_ = r.Close()
-		return
+		return r.Close()
 	}
-	s.idle[d] = append(s.idle[d], r)
+	f := idleRun{d, r, s.programs[d].Bytes()}
+	s.idle, s.bytes = append(s.idle, f), s.bytes+f.bytes
+	var err error
+	for s.bytes > idleBytes && len(s.idle) > 1 {
+		oldest := s.idle[0]
+		s.idle, s.bytes = slices.Delete(s.idle, 0, 1), s.bytes-oldest.bytes
+		err = errors.Join(err, oldest.r.Close())
+	}
+	return err
 }
 
 // Close frees the memory of programs that are not running; those that are free theirs when they end.
@@ -165,14 +188,10 @@ func (s *Scorer) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	var err error
-	for _, free := range s.idle {
-		for _, r := range free {
-			if e := r.Close(); err == nil {
-				err = e
-			}
-		}
+	var errs []error
+	for _, f := range s.idle {
+		errs = append(errs, f.r.Close())
 	}
-	s.idle = nil
-	return err
+	s.idle, s.bytes = nil, 0
+	return errors.Join(errs...)
 }

@@ -1,0 +1,138 @@
+package arch
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"rung/data"
+	"rung/data/token"
+	"rung/nn"
+	"rung/nn/graph"
+)
+
+// A Model is a ranker: layers, the tokenizer and lengths that turn texts into what they read, and how
+// both are saved. *Cross and *Bi are Models.
+type Model interface {
+	nn.Model
+	// Slots are the layers that an adapter may wrap.
+	Slots() []nn.Slot
+	// Attach tells the model that its layers are wrapped: from then on Save writes the adapter.
+	Attach(a Adapter)
+	// Encode appends the sequences of an example, and its unit.
+	Encode(e *data.Encoded, x data.Example) error
+	// ScorePairs returns what a pair's text is worth, for each pair: logits (C) of a cross-encoder, or
+	// the similarity (1) of a bi-encoder. s scores with this model.
+	ScorePairs(ctx context.Context, s *Scorer, pairs []Pair) ([][]float32, error)
+	// Transform is what a score goes through before it is shown.
+	Transform() Transform
+	// Save writes the model, with the values of s, into the directory dir: as a rule the one that
+	// checkpoints.Save hands out. With an adapter attached, it writes the adapter.
+	Save(dir string, s *graph.Store) error
+	// SaveValues writes the model without its adapter, with the value of each parameter by its path:
+	// as a rule what merging the adapter gave.
+	SaveValues(dir string, value func(path string) ([]float32, error)) error
+	// Fingerprint says what the model is: a run is resumed only with the same.
+	Fingerprint() string
+	// Origin is where the model was opened from.
+	Origin() Origin
+	// Card is what rank.json says of the directory that the model was opened from, nil without one.
+	Card() *Card
+	// Close frees the mapped weights: after that, no value can be read from the directory any more.
+	// Stores that were filled stay as they are.
+	Close() error
+}
+
+// An Adapter is what wraps the layers of a model.
+type Adapter interface {
+	// Save writes the adapter's files, with the values of s, into the directory dir.
+	Save(dir string, s *graph.Store) error
+}
+
+// An Origin is where a model was opened from.
+type Origin struct {
+	Dir string // directory
+	Ref string // "hf:org/name@commit" of a model of the hub, else ""
+}
+
+// A Pair is a query and a passage.
+type Pair struct {
+	Query   string `json:"query"`
+	Passage string `json:"passage"`
+}
+
+// A Text is what reads texts: embedded in every Model.
+type Text struct {
+	Tokenizer *token.Tokenizer
+	MaxLength int // tokens of a sequence, special tokens included; what is longer is cut and counted
+
+	src     *source
+	adapter Adapter
+	seed    uint64
+}
+
+// Attach tells the model that its layers are wrapped by a.
+func (t *Text) Attach(a Adapter) { t.adapter = a }
+
+// Origin is where the model was opened from.
+func (t *Text) Origin() Origin {
+	if t.src == nil {
+		return Origin{}
+	}
+	return Origin{Dir: t.src.dir, Ref: t.src.ref}
+}
+
+// Card is what rank.json says of the directory that the model was opened from, nil without one.
+func (t *Text) Card() *Card {
+	if t.src == nil {
+		return nil
+	}
+	return t.src.card
+}
+
+// WeightsHash is the SHA-256 of the weights that the model was opened with, in hexadecimal: of names,
+// types, shapes and bytes of the tensors in the order of their names, however they are sharded.
+func (t *Text) WeightsHash() (string, error) {
+	if t.src == nil {
+		return "", nil
+	}
+	h, err := t.src.hash()
+	if err != nil {
+		return "", fmt.Errorf("arch: %s: %w", t.src.dir, err)
+	}
+	return h, nil
+}
+
+// Close frees the mapped weights.
+func (t *Text) Close() error {
+	if t.src == nil {
+		return nil
+	}
+	return t.src.close()
+}
+
+// fingerprint is the SHA-256 of what decides the course of a training run: what is given, lengths,
+// tokenizer, parameters, and the weights that they start from.
+func (t *Text) fingerprint(ps []*nn.Param, what ...any) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%+v\n%d\n", what, t.MaxLength)
+	if t.Tokenizer != nil {
+		io.WriteString(h, t.Tokenizer.Hash()+"\n")
+	}
+	created := false
+	for _, p := range ps {
+		fmt.Fprintf(h, "%q %v %t %t\n", p.Path, p.Dims, p.Trainable, p.Created)
+		created = created || p.Created
+	}
+	if created {
+		fmt.Fprintf(h, "seed %d\n", t.seed)
+	}
+	sum, err := t.WeightsHash()
+	if err != nil { // it equals no fingerprint of readable weights
+		return err.Error()
+	}
+	io.WriteString(h, sum)
+	return hex.EncodeToString(h.Sum(nil))
+}
