@@ -128,3 +128,11 @@ func (e *Env) note(format string, a ...any) {
 	}
 	fmt.Fprintf(e.Stderr, format+"\n", a...)
 }
+
+// prefix says which command an error is of.
+func prefix(command string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", command, err)
+}

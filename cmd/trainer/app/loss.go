@@ -4,19 +4,25 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/goccy/go-yaml"
+
 	"rung/nn"
 )
 
 // parameters lists what a configuration may set, with the values unless it does: pos_weight=0.
 func (l Loss) parameters() (out []string) {
+	for _, item := range l.settings() {
+		out = append(out, fmt.Sprintf("%v=%v", item.Key, item.Value))
+	}
+	return out
+}
+
+func (l Loss) settings() yaml.MapSlice {
 	v := reflect.Indirect(reflect.ValueOf(l.Objective))
 	if v.Kind() != reflect.Struct {
 		return nil
 	}
-	for _, item := range encode(v.Interface()) {
-		out = append(out, fmt.Sprintf("%v=%v", item.Key, item.Value))
-	}
-	return out
+	return encode(v.Interface())
 }
 
 // with is the objective with the parameters of a configuration, whose key name is the loss's own.

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -35,8 +34,6 @@ type Loss struct {
 	Label func(y float32, classes int) error
 	// Classes tells that the loss is of a model with several labels rather than one score.
 	Classes bool
-	// Unit is what a batch is drawn in unless the configuration says: query or row. "" is query.
-	Unit string
 }
 
 // A Sampler draws the batches of an epoch.
@@ -71,6 +68,7 @@ func Builtin() Registry {
 			"list":     listCommand,
 			"metrics":  metricsCommand,
 			"tokenize": tokenizeCommand,
+			"train":    trainCommand,
 			"version":  versionCommand,
 		},
 	}
