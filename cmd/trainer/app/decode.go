@@ -196,12 +196,13 @@ func encode(from any, first ...yaml.MapItem) yaml.MapSlice {
 			continue
 		}
 		field := v.Field(i)
-		if field.Kind() == reflect.Pointer {
-			if field.IsNil() {
+		switch field.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Map:
+			if field.IsNil() { // absent, as distinct from empty
 				continue
 			}
-			field = field.Elem()
 		}
+		field = reflect.Indirect(field)
 		if inline == "inline" {
 			out = append(out, encode(field.Interface())...)
 			continue
@@ -224,8 +225,6 @@ func encodeValue(v reflect.Value) any {
 			list[i] = encode(v.Index(i).Interface())
 		}
 		return list
-	case v.Kind() == reflect.Slice && v.Len() == 0:
-		return []string{} // nil would be read back as the default
 	}
 	return v.Interface()
 }
