@@ -84,6 +84,7 @@ func apply(m Model, cfg Config, seed uint64, strict bool) (*Adapter, error) {
 		return nil, fmt.Errorf("no layer is left to adapt: all are trained in full")
 	}
 	a.wrap(base, saved)
+	attach(m, a)
 	return a, nil
 }
 
@@ -232,6 +233,7 @@ func (a *Adapter) Remove() {
 	for _, o := range a.before {
 		*o.at = o.was
 	}
+	attach(a.model, nil)
 }
 
 // A Summary tells what an adapter changed. Trainable and All count elements.

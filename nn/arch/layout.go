@@ -26,11 +26,12 @@ func encodeJSON(v any) ([]byte, error) {
 
 // edited is a JSON object with other values for some keys. The rest stays as it is; nil removes a key.
 func edited(object []byte, changes map[string]any) ([]byte, error) {
-	doc := map[string]json.RawMessage{}
-	if object != nil {
-		if err := json.Unmarshal(object, &doc); err != nil {
-			return nil, err
-		}
+	var doc map[string]json.RawMessage
+	if err := json.Unmarshal(object, &doc); err != nil {
+		return nil, err
+	}
+	if doc == nil { // null
+		doc = map[string]json.RawMessage{}
 	}
 	for key, v := range changes {
 		if v == nil {
@@ -144,6 +145,9 @@ func (m *Bi) stConfig() ([]byte, error) {
 		if err := json.Unmarshal(b, &versions); err != nil {
 			return nil, fmt.Errorf("%s: __version__: %w", stFile, err)
 		}
+	}
+	if versions == nil { // null
+		versions = map[string]string{}
 	}
 	versions["sentence_transformers"] = layoutVersion
 	c := map[string]any{"model_type": "SentenceTransformer", "__version__": versions, "similarity_fn_name": m.Similarity, "activation_fn": nil}

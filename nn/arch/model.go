@@ -47,8 +47,9 @@ type Model interface {
 
 // An Adapter is what wraps the layers of a model.
 type Adapter interface {
-	// Save writes the adapter's files, with the values of s, into the directory dir.
-	Save(dir string, s *graph.Store) error
+	// Save writes the adapter's files, with the values of s, into the directory dir. base is the model
+	// that it belongs to.
+	Save(dir string, base Base, s *graph.Store) error
 }
 
 // An Origin is where a model was opened from.

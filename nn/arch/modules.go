@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -307,4 +308,12 @@ func parseDense(b []byte) (c denseConfig, activation string, err error) {
 		return c, "", errors.New("use_residual is not supported")
 	}
 	return c, activation, nil
+}
+
+// Of applies the transform to a score.
+func (t Transform) Of(x float32) float32 {
+	if t == Sigmoid {
+		return float32(1 / (1 + math.Exp(-float64(x))))
+	}
+	return x
 }

@@ -176,7 +176,13 @@ func (t *Text) tokenizerFiles(files map[string][]byte) error {
 	return nil
 }
 
-func saveAdapter(m saver, dir string, s *graph.Store) error { return m.text().adapter.Save(dir, s) }
+func saveAdapter(m saver, dir string, s *graph.Store) error {
+	b, err := m.text().base(dir)
+	if err != nil {
+		return err
+	}
+	return m.text().adapter.Save(dir, b, s)
+}
 
 // saveCard writes rank.json, with golden scores of the weights of s.
 func saveCard(m saver, dir string, s *graph.Store) error {

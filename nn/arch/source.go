@@ -161,6 +161,9 @@ func lowered(files map[string][]byte) (*token.Tokenizer, error) {
 			return nil, fmt.Errorf("tokenizer_config.json: %w", err)
 		}
 	}
+	if doc == nil { // null
+		doc = map[string]any{}
+	}
 	doc["do_lower_case"] = true
 	if _, ok := doc["strip_accents"]; !ok || doc["strip_accents"] == nil {
 		doc["strip_accents"] = false

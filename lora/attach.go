@@ -1,0 +1,34 @@
+package lora
+
+import (
+	"strings"
+
+	"rung/nn/arch"
+	"rung/nn/graph"
+)
+
+// attacher is a model that saves its adapter instead of itself.
+type attacher interface{ Attach(a arch.Adapter) }
+
+// attached lets a model save the adapter that wraps its layers.
+type attached struct{ a *Adapter }
+
+func (w attached) Save(dir string, base arch.Base, s *graph.Store) error {
+	src := Source{Name: base.Path}
+	if base.Ref != "" {
+		src.Name, src.Revision, _ = strings.Cut(strings.TrimPrefix(base.Ref, "hf:"), "@")
+	}
+	return w.a.Save(dir, src, s)
+}
+
+// attach makes the model save a, or itself where a is nil.
+func attach(m Model, a *Adapter) {
+	t, ok := m.(attacher)
+	switch {
+	case !ok:
+	case a == nil:
+		t.Attach(nil)
+	default:
+		t.Attach(attached{a})
+	}
+}
