@@ -104,7 +104,7 @@ func parseConfig(data []byte) (Config, Source, error) {
 	f.get("r", &c.Rank)
 	f.get("lora_alpha", &c.Alpha)
 	f.get("lora_dropout", &c.Dropout)
-	f.get("use_rslora", &c.RSLoRA)
+	f.get("use_rslora", &c.UseRSLoRA)
 	f.get("rank_pattern", &c.RankPattern)
 	f.get("alpha_pattern", &c.AlphaPattern)
 	f.get("bias", &c.Bias)
@@ -117,6 +117,12 @@ func parseConfig(data []byte) (Config, Source, error) {
 	c.Exclude, c.ExcludePattern = f.names("exclude_modules")
 	f.layers(&c)
 	c.ModulesToSave = compact(c.ModulesToSave)
+	if len(c.RankPattern) == 0 {
+		c.RankPattern = nil
+	}
+	if len(c.AlphaPattern) == 0 {
+		c.AlphaPattern = nil
+	}
 	f.rest()
 	if f.err == nil {
 		f.err = c.check()
@@ -188,7 +194,7 @@ func encodeConfig(c *Config, src Source) ([]byte, error) {
 	m["peft_type"], m["peft_version"] = "LORA", peftVersion
 	m["base_model_name_or_path"], m["revision"] = orNull(src.Name), orNull(src.Revision)
 	m["r"], m["lora_alpha"], m["lora_dropout"] = c.Rank, c.Alpha, pyFloat(c.Dropout)
-	m["use_rslora"], m["bias"] = c.RSLoRA, c.Bias
+	m["use_rslora"], m["bias"] = c.UseRSLoRA, c.Bias
 	m["rank_pattern"], m["alpha_pattern"] = orEmpty(c.RankPattern), orEmpty(c.AlphaPattern)
 	m["target_modules"], m["exclude_modules"] = listOr(c.Targets, c.TargetPattern), listOr(c.Exclude, c.ExcludePattern)
 	m["modules_to_save"], m["layers_to_transform"] = listOr(c.ModulesToSave, ""), nil

@@ -16,7 +16,10 @@ import (
 const prefix = "base_model.model."
 
 // configFile describes an adapter beside checkpoints.AdapterFile.
-const configFile = "adapter_config.json"
+const (
+	configFile     = "adapter_config.json"
+	maxConfigBytes = 1 << 20
+)
 
 // A File is an adapter directory of PEFT that is open for reading.
 type File struct {

@@ -297,3 +297,97 @@ func TestGoldenPerUnit(t *testing.T) {
 		require.InEpsilon(t, norms[u], math.Sqrt(s), 1e-9)
 	}
 }
+
+// Twenty updates of an adapter, by PyTorch's AdamW, from golden/optim's start.
+func TestGoldenTrajectory(t *testing.T) {
+	var info map[string]struct {
+		F64 struct {
+			Losses []float64
+			Norms  []float64 `json:"grad_norms_before_clip"`
+			LR     []float64 `json:"lr_used"`
+		}
+	}
+	data, err := os.ReadFile(shared.Path(t, "golden", "optim", "trajectories.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, &info))
+	want, first, batches := info["lora"].F64, golden(t, "optim", "lora_init.safetensors"), golden(t, "optim", "batches.safetensors")
+	be, m := refs[float64](t), tiny(t)
+	a, err := Apply(m, Config{Rank: 4, Alpha: 8, Targets: []string{"query", "value"}}, 0)
+	require.NoError(t, err)
+	require.Len(t, a.Params(), len(first.Names()))
+	for _, p := range a.Params() {
+		x, err := first.Tensor(peftName(a, p))
+		require.NoError(t, err)
+		p.Init = copies(x)
+	}
+	own, base := store(t, be, a.Params(), true), store(t, be, a.Base(), false)
+	moments := map[string][2][]float64{}
+	for step, lr := range want.LR {
+		j := start[float64](t, be, m, bce, batch(t, batches, step), own, base)
+		require.InDelta(t, want.Losses[step], j.do(t, nn.OutLoss, 1)[0], 1e-9, "update %d", step)
+		require.InDelta(t, want.Norms[step], update(t, a, own, moments, step, lr), 1e-8, "update %d", step)
+		for after, file := range map[int]string{1: "lora.after_2_updates_f64.safetensors", 19: "lora.final_f64.safetensors"} {
+			for _, p := range a.Params() {
+				if step == after {
+					w, err := graph.ReadWeight[float64](own, p.Path)
+					require.NoError(t, err)
+					require.Less(t, rel(w, floats(t, golden(t, "optim", file), peftName(a, p))), 1e-8, "%s: %s", file, p.Path)
+				}
+			}
+		}
+	}
+	require.Len(t, want.LR, 20)
+}
+
+// batch is batch number k of golden/optim.
+func batch(t *testing.T, f *checkpoints.File, k int) (b packed) {
+	ids, types, mask, labels := ints(t, f, "input_ids"), ints(t, f, "token_type_ids"), ints(t, f, "attention_mask"), floats(t, f, "labels")
+	l := len(ids) / len(labels)
+	for s := 4 * k; s < 4*k+4; s++ {
+		n := 0
+		for n < l && mask[s*l+n] == 1 {
+			n++
+		}
+		b.add(ids[s*l:s*l+n], types[s*l:s*l+n], labels[s])
+	}
+	return b
+}
+
+// update is one update of AdamW (Loshchilov and Hutter 2019) with gradients clipped to a norm of 1; it
+// returns their norm before.
+func update(t *testing.T, a *Adapter, s *graph.Store, moments map[string][2][]float64, step int, lr float64) float64 {
+	var square float64
+	grads := map[string][]float64{}
+	for _, p := range a.Params() {
+		g, err := graph.ReadGradient[float64](s, p.Path)
+		require.NoError(t, err)
+		for _, x := range g {
+			square += x * x
+		}
+		grads[p.Path] = g
+	}
+	const b1, b2 = .9, .999
+	clip := min(1, 1/(math.Sqrt(square)+1e-6))
+	c1, c2 := 1-math.Pow(b1, float64(step+1)), 1-math.Pow(b2, float64(step+1))
+	for _, p := range a.Params() {
+		w, err := graph.ReadWeight[float64](s, p.Path)
+		require.NoError(t, err)
+		mv := moments[p.Path]
+		if mv[0] == nil {
+			mv = [2][]float64{make([]float64, len(w)), make([]float64, len(w))}
+			moments[p.Path] = mv
+		}
+		decay := .01
+		if strings.HasSuffix(p.Path, "bias") {
+			decay = 0
+		}
+		for i, g := range grads[p.Path] {
+			g *= clip
+			mv[0][i] = b1*mv[0][i] + (1-b1)*g
+			mv[1][i] = b2*mv[1][i] + (1-b2)*g*g
+			w[i] = w[i]*(1-lr*decay) - lr/c1*mv[0][i]/(math.Sqrt(mv[1][i])/math.Sqrt(c2)+1e-8)
+		}
+		require.NoError(t, graph.WriteWeight(s, p.Path, w))
+	}
+	return math.Sqrt(square)
+}

@@ -34,13 +34,14 @@ const (
 
 // Tasks, by PEFT's names: what the adapter is for decides whether a classifier is trained with it.
 const (
-	TaskAuto       = ""                   // TaskClassify where the model has a module "classifier" or "score"
-	TaskClassify   = "SEQ_CLS"            // "classifier" and "score" are trained in full
-	TaskEmbed      = "FEATURE_EXTRACTION" // nothing is trained that is not asked for
-	TaskUnnamed    = "none"               // as TaskEmbed; null in adapter_config.json
-	AllLinear      = "all-linear"         // the target that stands for every Linear but those trained in full
-	maxConfigBytes = 1 << 20
+	TaskAuto     = ""                   // TaskClassify where the model has a module "classifier" or "score"
+	TaskClassify = "SEQ_CLS"            // "classifier" and "score" are trained in full
+	TaskEmbed    = "FEATURE_EXTRACTION" // nothing is trained that is not asked for
+	TaskUnnamed  = "none"               // as TaskEmbed; null in adapter_config.json
 )
+
+// AllLinear is the target that stands for every Linear but those that are trained in full.
+const AllLinear = "all-linear"
 
 // Kinds lists the kinds of adapters that Apply makes.
 func Kinds() []string { return []string{Plain} }
@@ -58,11 +59,11 @@ type Model interface {
 // AlphaPattern are regular expressions for the path or its end, from a dot on; where several match, the
 // first in alphabetical order counts, which is the order in which PEFT saves them.
 type Config struct {
-	Kind    string  `yaml:"kind"`    // Plain; empty is Plain too
-	Rank    int     `yaml:"rank"`    // R
-	Alpha   float64 `yaml:"alpha"`   // α: the product of B and A is scaled by α/R
-	Dropout float64 `yaml:"dropout"` // of the input of A, in training: probability in [0,1)
-	RSLoRA  bool    `yaml:"rslora"`  // scale by α/√R (Kalajdzievski 2023, rsLoRA)
+	Kind      string  `yaml:"kind"`       // Plain; empty is Plain too
+	Rank      int     `yaml:"rank"`       // R
+	Alpha     float64 `yaml:"alpha"`      // α: the product of B and A is scaled by α/R
+	Dropout   float64 `yaml:"dropout"`    // of the input of A, in training: probability in [0,1)
+	UseRSLoRA bool    `yaml:"use_rslora"` // scale by α/√R (Kalajdzievski 2023, rsLoRA)
 
 	Targets        []string `yaml:"targets"` // names, or AllLinear alone
 	TargetPattern  string   `yaml:"target_pattern"`
@@ -86,7 +87,7 @@ func Defaults() Config {
 
 // scale is what B A is multiplied by.
 func (c *Config) scale(rank int, alpha float64) float64 {
-	if c.RSLoRA {
+	if c.UseRSLoRA {
 		return alpha / math.Sqrt(float64(rank))
 	}
 	return alpha / float64(rank)

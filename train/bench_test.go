@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rung/data"
+	"rung/lora"
 	"rung/nn/loss"
 	"rung/nn/nntest/shared"
 )
@@ -65,6 +66,9 @@ func BenchmarkStep(b *testing.B) {
 	for _, shape := range []string{"s128", "wikiqa", "s512"} {
 		b.Run("full/"+shape, func(b *testing.B) {
 			benchStep(b, replayModel(b, shared.Path(b, "golden", "replay", "full", "initial.safetensors")), shape)
+		})
+		b.Run("lora/"+shape, func(b *testing.B) {
+			benchStep(b, loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}}), shape)
 		})
 	}
 }

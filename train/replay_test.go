@@ -11,6 +11,7 @@ import (
 	"iter"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"rung/data"
 	dataread "rung/data/read"
 	"rung/data/token"
+	"rung/lora"
 	"rung/nn"
 	"rung/nn/arch"
 	"rung/nn/loss"
@@ -47,6 +49,36 @@ func TestReplayFull(t *testing.T) {
 	shared.Long(t)
 	m := replayModel(t, shared.Path(t, "golden", "replay", "full", "initial.safetensors"))
 	replay(t, "full", m)
+}
+
+// The same with adapters: a hundred updates of rank 16 on every linear layer, the head in full.
+func TestReplayLoRA(t *testing.T) {
+	shared.Long(t)
+	replay(t, "lora", loraModel(t, lora.Config{Rank: 16, Alpha: 32, Targets: []string{"query", "key", "value", "dense"}}))
+}
+
+// loraModel is the replayed model with adapters, which start from the file where their shapes agree.
+func loraModel(t testing.TB, c lora.Config) ids {
+	m := replayModel(t, shared.Path(t, "golden", "replay", "full", "initial.safetensors"))
+	a, err := lora.Apply(m, c, 1)
+	require.NoError(t, err)
+	f, err := checkpoints.OpenFile(shared.Path(t, "golden", "replay", "lora", "initial.safetensors"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	for _, p := range a.Params() {
+		module, name, _ := strings.Cut(p.Path, ".lora_")
+		at := "net.base_model.model." + module + ".lora_" + strings.Replace(name, ".", ".default.", 1)
+		if name == "" {
+			i := strings.LastIndexByte(p.Path, '.')
+			at = "net.base_model.model." + p.Path[:i] + ".modules_to_save.default" + p.Path[i:]
+		}
+		x, err := f.Tensor(at)
+		require.NoError(t, err)
+		if slices.Equal(x.Shape, p.Dims) {
+			p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+		}
+	}
+	return m
 }
 
 func replay(t *testing.T, name string, m ids) {

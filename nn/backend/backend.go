@@ -39,7 +39,7 @@ const (
 )
 
 // A Buf is a matrix of Rows x Cols elements with Ld elements from row to row. Off and Ld count
-// elements; Rows is a capacity.
+// elements; Rows is a capacity. Of one in space None nothing else need be set.
 type Buf struct {
 	Space          Space
 	Axis           Axis
@@ -116,8 +116,9 @@ type Binding struct {
 	Arena   Memory
 	Blocks  [NumSpaces][]Block // by Buf.ID; nothing for None and Arena
 	PerUnit int                // gradients: elements from unit to unit; 0: one gradient for all
-	// Units holds, by axis, the index input with the first row of each unit, and the end: B+1 values.
-	// Only of interest with PerUnit.
+	// Units holds, by axis, the index input with the first row of each unit, and the end: B+1 values from
+	// where its block starts. Only of interest with PerUnit; results of units beyond the real count are
+	// left as they are.
 	Units [NumAxes]int
 }
 
@@ -127,7 +128,8 @@ type Backend interface {
 	Float() Float
 	// Reserve allocates zeroed memory. It is the only method that runs out of memory.
 	Reserve(bytes int64) (Memory, error)
-	// Encode prepares calls to be launched on the memory that b names.
+	// Encode prepares calls to be launched on the memory that b names. It refuses buffers that do not
+	// lie inside.
 	Encode(calls []Call, b Binding) (Exec, error)
 }
 

@@ -1,7 +1,18 @@
 package backend
 
-// Op names a kernel. The comments give: results; inputs; numbers. A result that is Dead is not
-// computed. Rows of results beyond the real count are left as they are.
+// Op names a kernel. The comments give: results; inputs; numbers.
+//
+// Any result of several may be Dead: it is not computed. Inputs "or dead" may be, those in brackets may
+// also be left out. Accumulates says which results may be marked Acc. No result overlaps an input or
+// another result; where a result is also read (y += x, updates) the comment says so.
+//
+// Rows beyond the real count are stale: inputs there are not read, results are left as they are. So are
+// the columns between Cols and Ld. A vector (n) is n consecutive elements, one row of a matrix. Indexes
+// are int32: (R) has one value for each row, offsets are the first token row of each sequence and the
+// end (Cols is the capacity of sequences + 1); values beyond the real rows or sequences are stale too.
+//
+// A row reduction whose result is a gradient runs once for each unit if the Binding says so (PerUnit):
+// EmbedGrad, MatTN, ColSum, NormDG. Without rows it is 0.
 type Op uint8
 
 // The kernels. T, N, B, K, D, H as in package nn; R is rows of any axis.
@@ -20,8 +31,11 @@ const (
 	ColSum // db (O); dy (R,O)
 
 	// Element by element, on rows.
+	//
+	// Dropout: y = x / (1-rate), but 0 where philox.Word(Seed, Step, keys[seq], site, pos*Cols + column) is
+	// less than philox.Threshold(rate).
 	Unary     // y; x; I[0] = Func
-	UnaryGrad // dx; x, y, dy; I[0] = Func. x or y is dead where the derivative does not read it
+	UnaryGrad // dx; x, y, dy; I[0] = Func. Tanh, Sigmoid and Exp read y, the others x; the one not read is dead
 	Add       // y; a, b
 	Sub       // y; a, b
 	Mul       // y; a, b
@@ -35,20 +49,25 @@ const (
 	NormDX        // dx (R,D); s, mean, rstd, g, dy
 	NormDG        // dg (D), db (D); s, mean, rstd, dy
 	Normalize     // y (R,D), rnorm (R,1); x (R,D); F[0] = eps. y = x / max(|x|, eps)
-	NormalizeGrad // dx (R,D); y, rnorm, dy
+	NormalizeGrad // dx (R,D); y, rnorm, dy; F[0] = eps. Where rnorm is 1/eps, but for rounding, dx = dy/eps
 	RowSum        // y (R,1); x (R,C)
 	RowSumGrad    // dx (R,C); dy (R,1)
-	Softmax       // y (R,C), lse (R,1); x (R,C), mask (R,C) or dead. y = log softmax over what the mask keeps
+	Softmax       // y (R,C), lse (R,1); x (R,C), mask (R,C) or dead. y = log softmax over what the mask keeps (not 0), else 0. Nothing kept: lse = 0
 	SoftmaxGrad   // dx (R,C); y (R,C), mask or dead, dy (R,C)
 
-	// Packed sequences: offsets (N+1) into token rows. Sequences may be empty.
-	Attn      // y (R,D), lse (R,H); q (R,D), k, v (T,D), offsets, keys (N) or dead; I[0] = heads, I[1] = 1: q has one row a sequence, F[0] = dropout rate, I[2] = site
+	// Packed sequences: offsets (N+1) into token rows. Sequences may be empty: what is computed for them
+	// is 0, and their offset may be that of the end.
+	//
+	// Attn: R is T, or N with I[1] = 1: then q has one row a sequence. lse is of q·k / √(D/heads). Without
+	// keys nothing is dropped, else probabilities as in Dropout: each head is a site of its own, I[2] +
+	// head, and the element is query<<16 | key, both counted from the sequence's first row.
+	Attn      // y (R,D), lse (R,H); q (R,D), k, v (T,D), offsets, keys (N) or dead; I[0] = heads, I[1], I[2] = site, F[0] = dropout rate
 	AttnGrad  // dq, dk, dv; q, k, v, offsets, keys, y, lse, dy; numbers of Attn
 	First     // y (N,D); x (T,D), offsets
 	FirstGrad // dx (T,D); dy (N,D), offsets
 	Mean      // y (N,D); x (T,D), offsets
 	MeanGrad  // dx (T,D); dy (N,D), offsets
-	Max       // y (N,D), at (N,D); x (T,D), offsets. at is the row that was taken, counted from the sequence's first
+	Max       // y (N,D), at (N,D); x (T,D), offsets. at is the row that was taken, the first of equals, counted from the sequence's first
 	MaxGrad   // dx (T,D); dy (N,D), at, offsets
 
 	// Candidates: slots (B,K) holds a sequence, or -1 for none.
@@ -65,14 +84,15 @@ const (
 	BCEGrad  // dx; x, y, dl
 	CE       // l (R,1), lse (R,1); x (R,C), class (R). A class below 0: no loss
 	CEGrad   // dx (R,C); x, lse, class, dl (R,1)
-	Dot      // s (1,1); w, l (R,1). s = Σ w l
+	Dot      // s (1,1); w, l (R,1). s = Σ w l, where a w of 0 takes nothing from any l, infinite or NaN
 	MulConst // y (R,C); x (R,C), s (1,1)
 
-	// Update: each call on one vector of weights, its gradient and moments. f is what Clip wrote: the
-	// factor of the gradient, which is NaN where the update must change nothing.
-	SumSq   // s (1,n); n gradients of any shape. s[i] = |g_i|, summed in float64
+	// Update: each call on one vector of weights, its gradient and moments, which it changes; moments
+	// start at 0. f is what Clip wrote: the factor of the gradient, which is NaN where the update must
+	// change nothing.
+	SumSq   // s (1,n); n gradients of any shape. s[i] = |g_i|, the norm, its squares summed in float64
 	Clip    // f (1,2); s (1,n). f[1] = norm of all, f[0] = min(1, Clip/(norm+1e-6)), NaN if the norm is not finite
-	AdamW   // w, m, v, [vmax]; g, f; F = β1, β2, ε, decay; I[0] = group, I[1] = 1: decay is added to the gradient (Adam). vmax: AMSGrad
+	AdamW   // w, m, v, [vmax]; g, f; F = β1, β2, ε, decay; I[0] = group, I[1] = 1: decay is added to the gradient (Adam). vmax, also in Moment2: AMSGrad
 	SGD     // w, m; g, f; F = momentum, -, -, decay; I[0] = group, I[1] = 1: Nesterov
 	Adagrad // w, v; g, f; F = -, -, ε, decay; I[0] = group
 
@@ -115,4 +135,17 @@ func (o Op) String() string {
 		return opNames[o]
 	}
 	return "?"
+}
+
+// Accumulates reports whether result i of o may be marked Acc.
+func (o Op) Accumulates(i int) bool {
+	switch o {
+	case MatNT, MatNN, MatTN, ColSum, EmbedGrad,
+		Unary, UnaryGrad, Add, Sub, Mul, Scale, Fill, Dropout, MulConst,
+		NormDX, NormalizeGrad, RowSum, RowSumGrad, SoftmaxGrad, Pairs, PairsGrad, Outer, BCE, BCEGrad, CEGrad, Dot:
+		return i == 0
+	case NormDG:
+		return true
+	}
+	return false
 }

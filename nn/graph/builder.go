@@ -97,10 +97,8 @@ func (b *Builder) leaf(sp backend.Space, name string, s Shape) E {
 	if sp == backend.Index {
 		dt = tensor.Int32
 	}
-	for _, d := range s.Dims {
-		if d < 1 {
-			return b.fail("graph: %q has shape %v", name, s)
-		}
+	if !s.valid() {
+		return b.fail("graph: %q has shape %v: want one or two dimensions of 1 to 2^28", name, s)
 	}
 	n := G.NewTensor(b.g, dt, len(s.Dims), G.WithShape(s.Dims...), G.WithName(name))
 	e := b.record(n, &info{space: sp, name: name, out: []Shape{s}, col: -1})
@@ -126,6 +124,17 @@ func (b *Builder) record(n *G.Node, i *info) E {
 	return E{b, n}
 }
 
+// index is e if it is an index, as input what of an operator has to be.
+func (b *Builder) index(op, what string, e E) E {
+	if b.err == nil && b.owns(e) && e.info().space != backend.Index {
+		return b.fail("graph: %s: want %s to be an index, have %v of floats", op, what, e.Shape())
+	}
+	return e
+}
+
+// owns reports that e is a node of b.
+func (b *Builder) owns(e E) bool { return e.OK() && e.b == b }
+
 // Apply adds an operator.
 func (b *Builder) Apply(op Operator, in ...E) E {
 	nodes := make(G.Nodes, len(in))
@@ -146,13 +155,27 @@ func (b *Builder) Apply(op Operator, in ...E) E {
 	if err != nil {
 		return b.fail("graph: %s%v: %w", op.Name(), shapes, err)
 	}
+	for _, s := range out {
+		if !s.valid() {
+			return b.fail("graph: %s%v: a result of %v is too large", op.Name(), shapes, s)
+		}
+	}
 	return b.apply(&info{op: op, in: in, out: out, col: -1}, op.Name(), out[0], nodes)
 }
 
 // Saved returns result i of e, a view that costs nothing. i = 0 is e itself.
 func (b *Builder) Saved(e E, i int) E {
-	if b.err != nil || i == 0 {
+	if b.err != nil {
+		return E{b: b}
+	}
+	if !b.owns(e) {
+		return b.fail("graph: result %d of no node of this graph", i)
+	}
+	if i == 0 {
 		return e
+	}
+	if i < 0 || i >= len(e.info().out) {
+		return b.fail("graph: result %d of %v, which has %d", i, e.n.Op(), len(e.info().out))
 	}
 	s := e.info().out[i]
 	return b.apply(&info{in: []E{e}, out: []Shape{s}, of: e, idx: i, col: -1}, "saved", s, G.Nodes{e.n})

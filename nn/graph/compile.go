@@ -95,16 +95,28 @@ func Compile(b *Builder, s Spec) (*Program, error) {
 		return nil, b.err
 	}
 	for name, e := range s.Outputs {
-		if !e.OK() {
-			return nil, fmt.Errorf("graph: output %q is no node", name)
+		if !b.owns(e) {
+			return nil, fmt.Errorf("graph: output %q is no node of this graph", name)
 		}
 		c.live[e.n] = true
 		c.reads[resultOf(e)]++
 		c.last[resultOf(e)] = forever
 	}
+	asked := map[*G.Node]bool{}
 	for i, w := range s.Wrt {
-		c.p.Leaves[backend.Grad] = append(c.p.Leaves[backend.Grad], Leaf{w.info().name, w.Shape()})
+		name := w.info().name
+		if w.info().space != backend.Weight {
+			return nil, fmt.Errorf("graph: a gradient is asked of %q %v, which is no weight", name, w.Shape())
+		}
+		if asked[w.n] {
+			return nil, fmt.Errorf("graph: the gradient of %q is asked twice", name)
+		}
+		asked[w.n] = true
+		c.p.Leaves[backend.Grad] = append(c.p.Leaves[backend.Grad], Leaf{name, w.Shape()})
 		for _, e := range grads[i] {
+			if e.info().op == nil && e.info().idx == 0 {
+				return nil, fmt.Errorf("graph: the gradient of %q is a seed or columns of another node, which no operator makes", name)
+			}
 			c.live[e.n] = true
 			c.reads[resultOf(e)]++
 			c.sink[resultOf(e)] = append(c.sink[resultOf(e)], i)

@@ -21,11 +21,17 @@ func (b *Builder) VJP(seeds []Seed, wrt []E, keep ...E) [][]E {
 	}
 	d := &reverse{b: b, need: map[*G.Node]bool{}, grads: map[*G.Node][]E{}, pieces: map[*G.Node][]piece{}, again: b.again(keep)}
 	for _, w := range wrt {
-		if !w.OK() {
-			b.fail("graph: a gradient is asked for no node")
+		if !b.owns(w) {
+			b.fail("graph: a gradient is asked of no node of this graph")
 			return nil
 		}
 		d.need[w.n] = true
+	}
+	for _, e := range keep {
+		if !b.owns(e) {
+			b.fail("graph: what recomputation keeps is no node of this graph")
+			return nil
+		}
 	}
 	order := slices.Clone(b.nodes)
 	for _, n := range order {
@@ -34,7 +40,11 @@ func (b *Builder) VJP(seeds []Seed, wrt []E, keep ...E) [][]E {
 		}
 	}
 	for _, s := range seeds {
-		if !s.Out.OK() || !s.Out.Shape().Equal(s.Grad.Shape()) {
+		if !b.owns(s.Out) || !b.owns(s.Grad) {
+			b.fail("graph: an output or its seed is no node of this graph")
+			return nil
+		}
+		if !s.Out.Shape().Equal(s.Grad.Shape()) {
 			b.fail("graph: a seed of %v for an output of %v", s.Grad.Shape(), s.Out.Shape())
 			return nil
 		}
@@ -64,10 +74,11 @@ type reverse struct {
 // node sends the gradient of n to its inputs.
 func (d *reverse) node(n *G.Node) {
 	b := d.b
-	i, gs := b.info[n], d.grads[n]
-	if ps := d.pieces[n]; len(ps) > 0 {
-		gs = append(gs, b.pack(ps, i.out[0]))
+	i := b.info[n]
+	if ps := d.pieces[n]; len(ps) > 0 { // n may be a weight: then this is a contribution like any other
+		d.grads[n] = append(d.grads[n], b.pack(ps, i.out[0]))
 	}
+	gs := d.grads[n]
 	if b.err != nil || !d.need[n] || len(gs) == 0 || len(i.in) == 0 {
 		return
 	}
@@ -97,7 +108,8 @@ func (d *reverse) node(n *G.Node) {
 	if b.err != nil {
 		return
 	}
-	ds, err := twin.Op().(G.SDOp).SymDiff(twins, twin, dy.n)
+	var ds G.Nodes
+	err := caught(func() (err error) { ds, err = twin.Op().(G.SDOp).SymDiff(twins, twin, dy.n); return err })
 	if err != nil {
 		b.fail("graph: gradient of %v: %w", n.Op(), err)
 		return
@@ -132,15 +144,21 @@ func (b *Builder) again(keep []E) func(E) E {
 		for k, c := range i.in {
 			in[k] = f(c)
 		}
-		switch {
-		case i.col >= 0:
-			done[e.n] = b.Cols(in[0], i.col, i.out[0].Cols())
-		case i.of.OK():
-			done[e.n] = b.Saved(in[0], i.idx)
-		default:
-			done[e.n] = b.Apply(i.op, in...)
-		}
+		done[e.n] = b.redo(i, in)
 		return done[e.n]
 	}
 	return f
+}
+
+// redo makes what i is once more, of other inputs: in this graph or in another.
+func (b *Builder) redo(i *info, in []E) E {
+	switch o, isStock := i.op.(stock); {
+	case i.col >= 0:
+		return b.Cols(in[0], i.col, i.out[0].Cols())
+	case i.of.OK():
+		return b.Saved(in[0], i.idx)
+	case isStock:
+		return b.restock(o, in)
+	}
+	return b.Apply(i.op, in...)
 }

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"fmt"
 	"hash"
 	"hash/fnv"
@@ -83,7 +84,7 @@ func (a *applied) DiffWRT(n int) []bool {
 func (a *applied) SymDiff(_ G.Nodes, out, dy *G.Node) (G.Nodes, error) {
 	d, ok := a.info.op.(Differ)
 	if !ok {
-		return nil, fmt.Errorf("graph: %s has no gradient", a.name)
+		return nil, errors.New("it has none")
 	}
 	a.b.adopt() // dy may be a node of Gorgonia's own: it then knows no axis
 	if s := a.b.info[dy]; s.out[0].Axis == backend.Fixed {

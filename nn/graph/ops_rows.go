@@ -25,13 +25,13 @@ func (o plain) Accumulates(i int) bool                   { return o.acc > 0 && i
 // likeFirst: one result, of the shape of the first input.
 func likeFirst(in []Shape) ([]Shape, error) { return in[:1:1], nil }
 
-// alike: one result, and all inputs have its shape.
+// alike: one result, and all inputs have its shape: rows of values, or a weight's.
 func alike(in []Shape) ([]Shape, error) {
 	for _, s := range in {
 		if !s.Equal(in[0]) {
 			return nil, fmt.Errorf("shapes differ")
 		}
-		if !s.rows(-1) {
+		if s.Axis != backend.Fixed && !s.rows(-1) {
 			return nil, fmt.Errorf("want rows of values")
 		}
 	}
@@ -92,7 +92,12 @@ func (o scale) Diff(b *Builder, _ E, _ []E, dy E) []E { return []E{b.Scale(dy, o
 type unary struct{ f backend.Func }
 
 // Unary applies f to each element of x.
-func (b *Builder) Unary(f backend.Func, x E) E { return b.Apply(unary{f}, x) }
+func (b *Builder) Unary(f backend.Func, x E) E {
+	if f < 0 || f >= backend.NumFuncs {
+		return b.fail("graph: unary: no function has the number %d", f)
+	}
+	return b.Apply(unary{f}, x)
+}
 
 // GELU is x Φ(x), by the error function.
 func (b *Builder) GELU(x E) E { return b.Unary(backend.GELU, x) }
@@ -267,11 +272,10 @@ func (b *Builder) LogSoftmax(x, mask E) E {
 func (o logSoftmax) Name() string { return "logsoftmax" }
 
 func (o logSoftmax) Infer(in []Shape) ([]Shape, error) {
-	r, err := alike(in)
-	if err != nil {
-		return nil, err
+	if x := in[0]; !x.rows(-1) || !in[len(in)-1].Equal(x) {
+		return nil, fmt.Errorf("want rows of values, and a mask of their shape")
 	}
-	return []Shape{r[0], r[0].withCols(1)}, nil
+	return []Shape{in[0], in[0].withCols(1)}, nil
 }
 
 func (o logSoftmax) Lower(l *Lowering, out, in []backend.Buf) {

@@ -8,7 +8,9 @@ import (
 
 // Gather arranges scores x (N,1) as units of candidates: slots (B,K) says which sequence a candidate
 // is, -1 for none (then 0).
-func (b *Builder) Gather(x, slots E) E { return b.Apply(gather{}, x, slots) }
+func (b *Builder) Gather(x, slots E) E {
+	return b.Apply(gather{}, x, b.index("gather", "slots", slots))
+}
 
 type gather struct{}
 
@@ -31,7 +33,9 @@ func (gather) Diff(b *Builder, _ E, in []E, dy E) []E {
 
 // PairDot scores passages against their query: y[b,k] = e[queries[b]] · e[slots[b,k]], 0 for slot -1.
 // e (N,D), queries (B), slots (B,K).
-func (b *Builder) PairDot(e, queries, slots E) E { return b.Apply(pairDot{}, e, queries, slots) }
+func (b *Builder) PairDot(e, queries, slots E) E {
+	return b.Apply(pairDot{}, e, b.index("pairdot", "queries", queries), b.index("pairdot", "slots", slots))
+}
 
 type pairDot struct{}
 
@@ -102,9 +106,9 @@ func (bce) Lower(l *Lowering, out, in []backend.Buf) {
 	l.Call(backend.BCE, out, in, [4]int{}, [4]float64{})
 }
 
-// Diff has no gradient for the labels.
 func (bce) Diff(b *Builder, _ E, in []E, dy E) []E {
-	return []E{b.Apply(plain{name: "bce.dx", call: backend.BCEGrad, shape: likeFirst}, in[0], in[1], dy), {}}
+	dx := b.Apply(plain{name: "bce.dx", call: backend.BCEGrad, shape: likeFirst}, in[0], in[1], dy)
+	return []E{dx, b.Scale(b.Mul(in[0], dy), -1)} // labels may be another model's
 }
 
 // ce is the cross-entropy of class logits. Saved: log Σ exp.
@@ -112,7 +116,7 @@ type ce struct{}
 
 // CE is -log softmax(x)[class] for each row of logits x (R,C) and class index (R); a class below 0 has
 // no loss. The result is (R,1).
-func (b *Builder) CE(x, class E) E { return b.Apply(ce{}, x, class) }
+func (b *Builder) CE(x, class E) E { return b.Apply(ce{}, x, b.index("ce", "class", class)) }
 
 func (ce) Name() string { return "ce" }
 

@@ -13,7 +13,7 @@ type embed struct{}
 // Embed is word[ids] + position[pos] + types[typ]: ids, pos, typ (T) along one axis; word (V,D),
 // position (P,D), types (Y,D) or the zero E. The result is (T,D).
 func (b *Builder) Embed(ids, pos, typ, word, position, types E) E {
-	in := []E{ids, pos, typ, word, position}
+	in := []E{b.index("embed", "ids", ids), b.index("embed", "pos", pos), b.index("embed", "typ", typ), word, position}
 	if types.b != nil {
 		in = append(in, types)
 	}
@@ -80,13 +80,14 @@ func (b *Builder) Dropout(x, keys, seqs, pos E, rate float64, site uint32) E {
 	if rate == 0 {
 		return x
 	}
-	if rate < 0 || rate >= 1 {
+	if !(rate > 0 && rate < 1) {
 		return b.fail("graph: dropout: rate %v is not in [0,1)", rate)
 	}
+	keys = b.index("dropout", "keys", keys)
 	if seqs.b == nil {
 		return b.Apply(dropout{rate, site, true}, x, keys)
 	}
-	return b.Apply(dropout{rate, site, false}, x, keys, seqs, pos)
+	return b.Apply(dropout{rate, site, false}, x, keys, b.index("dropout", "seqs", seqs), b.index("dropout", "pos", pos))
 }
 
 func (o dropout) Name() string { return "dropout" }
@@ -100,6 +101,9 @@ func (o dropout) Infer(in []Shape) ([]Shape, error) {
 		if !s.Equal(Each(x.Axis, x.Dims[0])) {
 			return nil, fmt.Errorf("want one sequence and position for each row")
 		}
+	}
+	if k := in[1]; len(k.Dims) != 1 || k.Axis != backend.Seq || o.one && k.Dims[0] != x.Dims[0] {
+		return nil, fmt.Errorf("want one key for each sequence")
 	}
 	return in[:1:1], nil
 }
@@ -128,13 +132,14 @@ type attention struct {
 // Attention: q, k, v (T,D), offsets (N+1). Probabilities are dropped at rate, for which keys (N) name
 // the sequences; with rate 0 keys may be the zero E. Heads h uses dropout site site+h.
 func (b *Builder) Attention(q, k, v, offsets, keys E, heads int, rate float64, site uint32) E {
-	if b.err == nil && (rate < 0 || rate >= 1) {
+	if !(rate >= 0 && rate < 1) {
 		return b.fail("graph: attention: dropout rate %v is not in [0,1)", rate)
 	}
+	offsets = b.index("attention", "offsets", offsets)
 	if rate == 0 {
 		return b.Apply(attention{heads: heads}, q, k, v, offsets)
 	}
-	return b.Apply(attention{heads: heads, rate: rate, site: site}, q, k, v, offsets, keys)
+	return b.Apply(attention{heads: heads, rate: rate, site: site}, q, k, v, offsets, b.index("attention", "keys", keys))
 }
 
 func (o attention) Name() string { return "attention" }
@@ -147,6 +152,13 @@ func (o attention) Infer(in []Shape) ([]Shape, error) {
 	}
 	if !q.rows(-1) || q.Axis != want || k.Axis != backend.Tok || !k.Equal(v) || k.Cols() != q.Cols() || o.heads < 1 || q.Cols()%o.heads != 0 {
 		return nil, fmt.Errorf("want q, k, v of one width that %d heads divide", o.heads)
+	}
+	n, err := sequences(in[3])
+	if err != nil || o.one && q.Dims[0] != n || !o.one && q.Dims[0] != k.Dims[0] {
+		return nil, fmt.Errorf("want offsets (N+1) of the rows of q, k, v")
+	}
+	if len(in) > 4 && !in[4].Equal(Each(backend.Seq, n)) {
+		return nil, fmt.Errorf("want keys (N) of %d sequences", n)
 	}
 	return []Shape{q, q.withCols(o.heads)}, nil
 }
@@ -191,6 +203,14 @@ func (o attentionGrad) Lower(l *Lowering, out, in []backend.Buf) {
 	l.Call(backend.AttnGrad, out, []backend.Buf{in[0], in[1], in[2], in[3], keys, in[4], in[5], in[6]}, i, f)
 }
 
+// sequences is how many sequences offsets (N+1) of shape s describe.
+func sequences(s Shape) (int, error) {
+	if len(s.Dims) != 1 || s.Axis != backend.Fixed || s.Dims[0] < 2 {
+		return 0, fmt.Errorf("want offsets (N+1)")
+	}
+	return s.Dims[0] - 1, nil
+}
+
 // pool turns token rows into one row a sequence.
 type pool struct{ how, grad backend.Op }
 
@@ -200,22 +220,29 @@ var (
 	poolMax   = pool{backend.Max, backend.MaxGrad}
 )
 
+func (b *Builder) pool(o pool, x, offsets E) E {
+	return b.Apply(o, x, b.index(o.Name(), "offsets", offsets))
+}
+
 // First selects the first token of every sequence (CLS): x (T,D), offsets (N+1); the result is (N,D).
-func (b *Builder) First(x, offsets E) E { return b.Apply(poolFirst, x, offsets) }
+// An empty sequence has a row of 0, or where Rewrite pushes the selection down what later operators
+// make of 0: it is not to be read, and its gradient has to be 0.
+func (b *Builder) First(x, offsets E) E { return b.pool(poolFirst, x, offsets) }
 
 // Mean is the mean of the tokens of every sequence.
-func (b *Builder) Mean(x, offsets E) E { return b.Apply(poolMean, x, offsets) }
+func (b *Builder) Mean(x, offsets E) E { return b.pool(poolMean, x, offsets) }
 
 // Max is the greatest value of each column over the tokens of every sequence.
-func (b *Builder) Max(x, offsets E) E { return b.Apply(poolMax, x, offsets) }
+func (b *Builder) Max(x, offsets E) E { return b.pool(poolMax, x, offsets) }
 
 func (o pool) Name() string { return "pool." + o.how.String() }
 
 func (o pool) Infer(in []Shape) ([]Shape, error) {
-	if !in[0].rows(-1) || in[0].Axis != backend.Tok || len(in[1].Dims) != 1 || in[1].Dims[0] < 2 {
-		return nil, fmt.Errorf("want token rows and offsets")
+	n, err := sequences(in[1])
+	if err != nil || !in[0].rows(-1) || in[0].Axis != backend.Tok {
+		return nil, fmt.Errorf("want token rows and offsets (N+1)")
 	}
-	y := Rows(backend.Seq, in[1].Dims[0]-1, in[0].Cols())
+	y := Rows(backend.Seq, n, in[0].Cols())
 	if o == poolMax {
 		return []Shape{y, y}, nil
 	}

@@ -33,7 +33,10 @@ func Rewrite(outs []E) (*Builder, []E) {
 }
 
 func apply(outs []E, rules ...rule) (*Builder, []E) {
-	from := outs[0].b
+	from := New(backend.Float32) // of no outputs, or of one that was never a node
+	if len(outs) > 0 && outs[0].b != nil {
+		from = outs[0].b
+	}
 	to := &Builder{g: G.NewGraph(), dt: from.dt, err: from.err, info: map[*G.Node]*info{}, leaves: map[string]E{}}
 	r := &rebuild{
 		from: from, to: to, rules: rules, uses: map[*G.Node]int{}, users: map[*G.Node][]E{},
@@ -47,8 +50,11 @@ func apply(outs []E, rules ...rule) (*Builder, []E) {
 		return to, res
 	}
 	for _, o := range outs {
-		if !o.OK() {
-			to.fail("graph: an output is no node")
+		if !from.owns(o) {
+			to.fail("graph: an output to rewrite is no node of the graph")
+			for i := range res {
+				res[i] = E{b: to}
+			}
 			return to, res
 		}
 		r.uses[o.n]++
@@ -91,15 +97,10 @@ func (r *rebuild) make(e E) E {
 		}
 	}
 	i := e.info()
-	switch {
-	case i.space != backend.None:
+	if i.space != backend.None {
 		return r.to.leaf(i.space, i.name, i.out[0])
-	case i.col >= 0:
-		return r.to.Cols(r.get(i.of), i.col, i.out[0].Cols())
-	case i.of.OK():
-		return r.to.Saved(r.get(i.of), i.idx)
 	}
-	return r.to.Apply(i.op, r.all(i.in)...)
+	return r.to.redo(i, r.all(i.in))
 }
 
 func (r *rebuild) all(in []E) []E {
@@ -156,7 +157,12 @@ func (r *rebuild) selects(u E, n *G.Node) *G.Node {
 			return nil
 		}
 		return i.in[3].n
-	case dropout, RowWise:
+	case dropout: // its rows will be sequences by these offsets, which must be those of its keys
+		if o := r.chosen[u.n]; o != nil && i.in[1].Shape().Dims[0] == r.from.info[o].out[0].Dims[0]-1 {
+			return o
+		}
+		return nil
+	case RowWise:
 		return r.chosen[u.n]
 	}
 	return nil

@@ -92,38 +92,42 @@ func (r *Run) memory(n int64) (backend.Memory, error) {
 }
 
 // Bind points the program at weights and gradients. A weight is taken from the first store that has
-// its path, so that an adapter's store goes before its base's; swapping it is one more Bind.
+// its path, so that an adapter's store goes before its base's; swapping it is one more Bind. After an
+// error what was bound before still is.
 func (r *Run) Bind(stores ...*Store) error {
-	r.stores = stores
-	weights, err := r.find(backend.Weight, func(s *Store) backend.Memory { return s.Master })
+	bind := r.bind
+	var err error
+	if bind.Blocks[backend.Weight], err = r.find(stores, backend.Weight); err != nil {
+		return err
+	}
+	if r.p.PerUnit {
+		off := 0
+		bind.Blocks[backend.Grad] = nil
+		for _, l := range r.p.Leaves[backend.Grad] {
+			bind.Blocks[backend.Grad] = append(bind.Blocks[backend.Grad], backend.Block{Mem: r.units, Off: off})
+			off += (l.Shape.Size() + align - 1) / align * align
+		}
+	} else if bind.Blocks[backend.Grad], err = r.find(stores, backend.Grad); err != nil {
+		return err
+	}
+	exec, err := r.be.Encode(r.p.Calls, bind)
 	if err != nil {
 		return err
 	}
-	r.bind.Blocks[backend.Weight] = weights
-	if r.p.PerUnit {
-		off := 0
-		r.bind.Blocks[backend.Grad] = nil
-		for _, l := range r.p.Leaves[backend.Grad] {
-			r.bind.Blocks[backend.Grad] = append(r.bind.Blocks[backend.Grad], backend.Block{Mem: r.units, Off: off})
-			off += (l.Shape.Size() + align - 1) / align * align
-		}
-	} else if r.bind.Blocks[backend.Grad], err = r.find(backend.Grad, func(s *Store) backend.Memory { return s.Grad }); err != nil {
-		return err
+	old := r.exec
+	r.stores, r.bind, r.exec = stores, bind, exec
+	if old != nil {
+		return old.Close()
 	}
-	if r.exec != nil {
-		if err := r.exec.Close(); err != nil {
-			return err
-		}
-	}
-	r.exec, err = r.be.Encode(r.p.Calls, r.bind)
-	return err
+	return nil
 }
 
-func (r *Run) find(sp backend.Space, of func(*Store) backend.Memory) ([]backend.Block, error) {
+// find takes each weight, or its gradient, from the first store that has it.
+func (r *Run) find(stores []*Store, sp backend.Space) ([]backend.Block, error) {
 	blocks := make([]backend.Block, 0, len(r.p.Leaves[sp]))
 next:
 	for _, l := range r.p.Leaves[sp] {
-		for _, s := range r.stores {
+		for _, s := range stores {
 			g, ok := s.Find(l.Name)
 			if !ok {
 				continue
@@ -131,11 +135,15 @@ next:
 			if want := (Shape{Dims: g.Dims}); !want.Equal(l.Shape) {
 				return nil, fmt.Errorf("graph: weight %q is %v in the store and %v in the program", l.Name, want, l.Shape)
 			}
-			if m := of(s); m != nil && (sp == backend.Weight || g.Trainable) {
-				blocks = append(blocks, s.block(m, g))
-				continue next
+			m := s.Master
+			if sp == backend.Grad {
+				m = s.Grad
 			}
-			return nil, fmt.Errorf("graph: weight %q has no gradient in the store", l.Name)
+			if m == nil || sp == backend.Grad && !g.Trainable {
+				return nil, fmt.Errorf("graph: weight %q has no gradient in the store", l.Name)
+			}
+			blocks = append(blocks, s.block(m, g))
+			continue next
 		}
 		return nil, fmt.Errorf("graph: no store has the weight %q", l.Name)
 	}
@@ -145,8 +153,14 @@ next:
 // Ints is the memory of an index input to fill before Do; nil if the program does not read it.
 func (r *Run) Ints(name string) []int32 { return host.Elements[int32](r.host[name]) }
 
-// Floats is the memory of an input to fill before Do; nil if the program does not read it.
-func Floats[F host.Float](r *Run, name string) []F { return host.Elements[F](r.host[name]) }
+// Floats is the memory of an input to fill before Do; nil if the program does not read it, or its
+// elements are no F.
+func Floats[F host.Float](r *Run, name string) []F {
+	if same[F](r.be) != nil {
+		return nil
+	}
+	return host.Elements[F](r.host[name])
+}
 
 // Do runs the program on the real rows that s counts. Gradients are added to what is there if
 // accumulate is set, else the stores' gradients are cleared first.
@@ -187,7 +201,10 @@ func Output[F host.Float](r *Run, name string, rows int, dst []F) ([]F, error) {
 	if !ok {
 		return nil, fmt.Errorf("graph: no output %q", name)
 	}
-	if rows > b.Rows {
+	if err := same[F](r.be); err != nil {
+		return nil, err
+	}
+	if rows < 0 || rows > b.Rows {
 		return nil, fmt.Errorf("graph: %d rows of output %q, which has %d", rows, name, b.Rows)
 	}
 	m, off := r.bind.Arena, b.Off
@@ -210,6 +227,9 @@ func Output[F host.Float](r *Run, name string, rows int, dst []F) ([]F, error) {
 func UnitGradient[F host.Float](r *Run, path string, unit int) ([]F, error) {
 	for i, l := range r.p.Leaves[backend.Grad] {
 		if l.Name == path && r.p.PerUnit {
+			if err := same[F](r.be); err != nil {
+				return nil, err
+			}
 			v := make([]F, l.Shape.Size())
 			off := r.bind.Blocks[backend.Grad][i].Off + unit*r.stride
 			return v, r.units.ReadAt(host.Bytes(v), int64(off)*int64(r.be.Float().Size()))

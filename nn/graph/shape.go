@@ -49,6 +49,16 @@ func (s Shape) String() string { return fmt.Sprintf("%s%v", s.Axis, s.Dims) }
 
 func (s Shape) withCols(c int) Shape { return Shape{s.Axis, []int{s.Dims[0], c}} }
 
+// valid reports that s has one or two dimensions, none of them 0 or so large that sizes overflow.
+func (s Shape) valid() bool {
+	for _, d := range s.Dims {
+		if d < 1 || d > 1<<28 {
+			return false
+		}
+	}
+	return s.Axis < backend.NumAxes && (len(s.Dims) == 1 || len(s.Dims) == 2) && s.Size() <= 1<<40
+}
+
 // rows reports that s is rows of c columns along some axis; any number of columns if c < 0.
 func (s Shape) rows(c int) bool {
 	return s.Axis != backend.Fixed && len(s.Dims) == 2 && (c < 0 || s.Dims[1] == c)

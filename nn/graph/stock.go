@@ -12,27 +12,55 @@ import (
 )
 
 // Stock applies Gorgonia's own functions: for a head or a loss of a user's own, on the CPU. Such
-// operators allocate, cannot read a column view, and see the capacities of a bucket, not the rows that
-// are real: keep them behind (B,K) tables with a mask, on whole tensors.
+// operators allocate, and see the capacities of a bucket, not the rows that are real: keep them behind
+// (B,K) tables with a mask. Column views are copied for them.
 func (b *Builder) Stock(f func(in ...*G.Node) (*G.Node, error), in ...E) E {
 	ns := make([]*G.Node, len(in))
 	for i, e := range in {
 		if b.err != nil {
 			return E{b: b}
 		}
-		if !e.OK() {
-			return b.fail("graph: stock operator: input %d is missing", i)
+		if !b.owns(e) {
+			return b.fail("graph: stock operator: input %d is no node of this graph", i)
+		}
+		if e.info().col >= 0 {
+			if e = b.Scale(e, 1); !e.OK() {
+				return e
+			}
 		}
 		ns[i] = e.n
 	}
-	n, err := f(ns...)
-	if err != nil {
+	if b.err != nil {
+		return E{b: b}
+	}
+	var n *G.Node
+	if err := caught(func() (err error) { n, err = f(ns...); return err }); err != nil {
 		return b.fail("graph: stock operator: %w", err)
 	}
 	b.adopt()
 	if _, ok := b.info[n]; !ok {
 		return b.fail("graph: stock operator: its node belongs to another graph")
 	}
+	return E{b, n}
+}
+
+// caught calls f; Gorgonia panics where it dislikes a shape.
+func caught(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return f()
+}
+
+// restock applies o's operator to other inputs. With the same inputs Gorgonia gives the same node.
+func (b *Builder) restock(o stock, in []E) E {
+	if len(in) > 0 {
+		return b.Stock(func(ns ...*G.Node) (*G.Node, error) { return G.ApplyOp(o.n.Op(), ns...) }, in...)
+	}
+	n := b.g.AddNode(G.NewConstant(o.n.Value()))
+	b.adopt()
 	return E{b, n}
 }
 
@@ -61,8 +89,9 @@ type stock struct{ n *G.Node }
 
 func (o stock) Name() string { return fmt.Sprint(o.n.Op()) }
 
+// Infer is never asked: Gorgonia infers shapes of its own operators.
 func (o stock) Infer([]Shape) ([]Shape, error) {
-	return nil, fmt.Errorf("a stock operator cannot be built again: recomputation and rewriting stop here")
+	return nil, fmt.Errorf("a stock operator is no operator of this package")
 }
 
 // Lower makes one call of the operator's Do on tensors over the arena.
@@ -85,7 +114,7 @@ func runStock[F host.Float](n *G.Node, in []backend.Buf, dst, src [][]byte) erro
 		for i := range src {
 			it.Next()
 			if in[i].Ld != in[i].Cols {
-				return fmt.Errorf("stock operator %v: input %d is columns of a tensor", n.Op(), i)
+				return fmt.Errorf("stock operator %v: input %d has gaps between its rows", n.Op(), i)
 			}
 			args[i] = tensorOver(host.Elements[F](src[i]), it.Node().(*G.Node).Shape())
 		}

@@ -15,8 +15,11 @@ func (b *Builder) Cols(e E, j, n int) E {
 	if b.err != nil {
 		return E{b: b}
 	}
+	if !b.owns(e) {
+		return b.fail("graph: columns of no node of this graph")
+	}
 	s := e.Shape()
-	if j < 0 || n < 1 || len(s.Dims) != 2 || j+n > s.Cols() {
+	if j < 0 || n < 1 || len(s.Dims) != 2 || n > s.Cols()-j || e.info().space == backend.Index {
 		return b.fail("graph: columns %d to %d of %v", j, j+n, s)
 	}
 	if n == s.Cols() {
@@ -80,7 +83,7 @@ func (o packCols) Lower(l *Lowering, out, in []backend.Buf) {
 // elide gives each pack its memory early, so that the producer of a piece writes it there; other
 // readers of the piece read it there.
 func (c *compiler) elide() {
-	at := map[result]int{}
+	at, whole := map[result]int{}, c.ofStock()
 	for t, n := range c.b.nodes {
 		i := c.b.info[n]
 		if !c.live[n] {
@@ -94,17 +97,33 @@ func (c *compiler) elide() {
 			continue
 		}
 		r := result{n, 0}
-		from, whole := t, c.temp(i.out[0], t, max(t, c.last[r]))
-		c.placed[r] = whole
+		from, pack := t, c.temp(i.out[0], t, max(t, c.last[r]))
+		c.placed[r] = pack
 		for k, e := range i.in {
 			p := resultOf(e)
 			_, taken := c.placed[p]
-			if !taken && len(c.sink[p]) == 0 && c.b.info[p.n].op != nil && e.info().col < 0 {
-				c.placed[p] = whole.ColsOf(o.at[k], e.Shape().Cols())
+			if !taken && !whole[p] && len(c.sink[p]) == 0 && c.b.info[p.n].op != nil && e.info().col < 0 {
+				c.placed[p] = pack.ColsOf(o.at[k], e.Shape().Cols())
 				from = min(from, at[p])
-				c.temps[whole.ID].to = max(c.temps[whole.ID].to, c.last[p])
+				c.temps[pack.ID].to = max(c.temps[pack.ID].to, c.last[p])
 			}
 		}
-		c.temps[whole.ID].from = from
+		c.temps[pack.ID].from = from
 	}
+}
+
+// ofStock is what stock operators read and write: they know no row stride.
+func (c *compiler) ofStock() map[result]bool {
+	m := map[result]bool{}
+	for n := range c.live {
+		i := c.b.info[n]
+		if _, ok := i.op.(stock); !ok {
+			continue
+		}
+		m[result{n, 0}] = true
+		for _, e := range i.in {
+			m[resultOf(e)] = true
+		}
+	}
+	return m
 }

@@ -9,6 +9,8 @@
 #include "matmul.h"
 #include "vphilox.h"
 #include "attention.h"
+#include "rows.h"
+#include "update.h"
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

@@ -66,8 +66,110 @@ struct attn_grad {
 	struct drop drop;
 };
 
+// y = f(a, b, c) element by element. Of a derivative a is x, b is y and c is dy.
+enum { RUNG_ADD, RUNG_SUB, RUNG_MUL, RUNG_SCALE, RUNG_FILL, RUNG_UNARY, RUNG_DERIVATIVE };
+struct elements {
+	float *y;
+	const float *a, *b, *c;
+	long rows, cols, ldy, lda, ldb, ldc;
+	int how, func, acc; // func as in package backend
+	float f;
+};
+
+// One row of dropout, whose first element is number first of its sequence.
+struct dropout {
+	float *y;
+	const float *x;
+	long cols;
+	uint32_t first;
+	int acc;
+	struct drop drop;
+};
+
+struct norm {
+	float *y, *mean, *rstd, *sum; // all but y may be null
+	const float *x, *res, *g, *b; // res may be null
+	long rows, cols, ldy, ldmean, ldrstd, ldsum, ldx, ldres;
+	double eps;
+};
+
+struct norm_dx {
+	float *dx;
+	const float *s, *mean, *rstd, *g, *dy;
+	long rows, cols, lddx, lds, ldmean, ldrstd, lddy;
+	int acc;
+};
+
+// Sums of rows: db of dy, dg of dy times the normalised s. Either may be null.
+struct column_sums {
+	float *db, *dg;
+	const float *dy, *s, *mean, *rstd;
+	long rows, cols, lddy, lds, ldmean, ldrstd;
+	int acc_db, acc_dg;
+};
+
+struct embed {
+	float *y;
+	const float *word, *position, *type; // type may be null
+	const int32_t *ids, *pos, *types;
+	long rows, cols, ldy, ldword, ldposition, ldtype;
+};
+
+struct embed_grad {
+	float *table;
+	const float *dy;
+	const int32_t *ids;
+	long rows, cols, ldtable, lddy;
+};
+
+// y (cols) = f times the sum of rows.
+struct sum_rows {
+	float *y;
+	const float *x;
+	long rows, cols, ldx;
+	float f;
+};
+
+struct max_rows {
+	float *y, *at; // (cols), either may be null
+	const float *x;
+	long rows, cols, ldx;
+};
+
+struct max_grad {
+	float *dx;
+	const float *dy, *at; // (cols)
+	long rows, cols, lddx;
+};
+
+// AdamW: rest1 is 1-β1, rest2 is 1-β2, l2 the decay that is added to the gradient, shrink what weights are
+// multiplied by, step and root the corrections of bias. top is AMSGrad's, or null.
+struct adamw {
+	float *w, *m, *v, *top;
+	const float *g;
+	long n;
+	float f, rest1, beta2, rest2, eps, l2, shrink, step, root;
+};
+
+struct sgd {
+	float *w, *m;
+	const float *g;
+	long n;
+	float f, momentum, decay, lr;
+	int nesterov, start; // start: the momentum begins here
+};
+
+struct squares {
+	const float *x;
+	double *sum;
+	long n;
+};
+
 // Every kernel has a version for each instruction set, and rung_NAME, which calls that of isa.
-#define KERNELS(F) F(mat) F(mat_tn) F(pack) F(add_parts) F(attn) F(attn_grad)
+#define KERNELS(F)                                                     \
+	F(mat) F(mat_tn) F(pack) F(add_parts) F(attn) F(attn_grad)     \
+	F(elements) F(dropout) F(norm) F(norm_dx) F(column_sums)       \
+	F(embed) F(embed_grad) F(sum_rows) F(max_rows) F(max_grad) F(adamw) F(sgd) F(squares)
 
 #define DECLARE(name)                           \
 	void name##_avx2(const struct name *);   \

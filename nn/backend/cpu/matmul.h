@@ -3,26 +3,38 @@
 
 enum { KT = 256 }; // rows that mat_tn packs at a time
 
-// finish adds the bias, applies the activation or the derivative, and stores a block.
-static inline void finish(const struct mat *x, long i, long j, const float *c) {
-	long m = least(MR, x->m - i);
-	for (long r = 0; r < m; r++)
-		for (long v = j; v < least(j + NR, x->n); v += VL) {
-			long n = x->n - v;
-			vf s = vload(c + r * NR + v - j);
-			if (x->bias) s = vadd(s, vloadn(x->bias + v, n));
-			if (x->pre) vstoren(x->pre + (i + r) * x->ldpre + v, s, n);
-			if (!x->y) continue;
-			float *y = x->y + (i + r) * x->ldy + v;
-			if (x->gelu) s = vgelu(s);
-			if (x->gate) s = vmul(s, vgelud(vloadn(x->gate + (i + r) * x->ldgate + v, n)));
-			if (x->acc) s = vadd(s, vloadn(y, n));
-			vstoren(y, s, n);
-		}
+// What follows the sum: an activation, or the derivative of one.
+enum { PLAIN, GELU, GATE };
+
+// store finishes one vector of row i, whose first of n columns is j.
+INLINE void store(const struct mat *x, const int how, long i, long j, long n, vf s) {
+	float *y = x->y + i * x->ldy + j;
+	if (x->bias) s = vadd(s, vloadn(x->bias + j, n));
+	if (x->pre) vstoren(x->pre + i * x->ldpre + j, s, n);
+	if (how == GELU) s = vgelu(s);
+	if (how == GATE) s = vmul(s, vgelud(vloadn(x->gate + i * x->ldgate + j, n)));
+	if (x->acc) s = vadd(s, vloadn(y, n));
+	vstoren(y, s, n);
 }
+
+// finish adds the bias, applies the activation or the derivative, and stores a block.
+INLINE void finish(const struct mat *x, const int how, long i, long j, const float *c) {
+	long m = least(MR, x->m - i);
+	if (x->n - j >= NR) { // nearly always: several vectors in flight hide the latency of polynomials
+		for (long r = 0; r < m; r++)
+			_Pragma("GCC unroll 2") for (int v = 0; v < NV; v++) store(x, how, i + r, j + v * VL, VL, vload(c + r * NR + v * VL));
+		return;
+	}
+	for (long r = 0; r < m; r++)
+		for (long v = 0; j + v < x->n; v += VL) store(x, how, i + r, j + v, x->n - j - v, vload(c + r * NR + v));
+}
+static __attribute__((noinline)) void finishPlain(const struct mat *x, long i, long j, const float *c) { finish(x, PLAIN, i, j, c); }
+static __attribute__((noinline)) void finishGELU(const struct mat *x, long i, long j, const float *c) { finish(x, GELU, i, j, c); }
+static __attribute__((noinline)) void finishGate(const struct mat *x, long i, long j, const float *c) { finish(x, GATE, i, j, c); }
 
 void FN(mat)(const struct mat *x) {
 	float tile[MR * NR] __attribute__((aligned(64)));
+	void (*const end)(const struct mat *, long, long, const float *) = x->gelu ? finishGELU : x->gate ? finishGate : finishPlain;
 	// Parts of k are of one length, so that the last is no sliver.
 	// KC steps of a panel stay in the first cache.
 	long parts = (x->k + KC - 1) / KC, kc = ((x->k + parts - 1) / parts + 3) & ~3L, groups = (x->m + MR - 1) / MR;
@@ -33,7 +45,7 @@ void FN(mat)(const struct mat *x) {
 			for (long i = 0; i < x->m; i += MR) {
 				float *c = first && last ? tile : x->part + (j / NR * groups + i / MR) * (MR * NR);
 				along(least(MR, x->m - i), least(NR, x->n - j), n, x->a + i * x->lda + k, x->lda, x->b + j * x->k + k * NR, NR, c, NR, !first);
-				if (last) finish(x, i, j, c);
+				if (last) end(x, i, j, c);
 			}
 	}
 }
@@ -43,11 +55,24 @@ void FN(pack)(const struct pack *x) {
 	else panel(x->panel, x->w, x->ld, x->n, x->k);
 }
 
-// columns copies m columns of x in groups of MR, k after k: the last store of each group runs over
-// into the next, or into VL floats past the end.
+enum { STRIP = 8 }; // rows that are copied together: memory is read along a few rows at a time
+
+// columns copies m columns of x in groups of MR, k after k. The last store of a group may run over into
+// the next, which comes later, or into VL floats past the end.
 static void columns(float *p, const float *x, long ld, long m, long k) {
-	for (long i = 0; i < m; i += MR)
-		for (long r = 0; r < k; r++, p += MR) vstore(p, vloadn(x + r * ld + i, m - i));
+	for (long r0 = 0; r0 < k; r0 += STRIP)
+		for (long i = 0; i < m; i += MR)
+			for (long r = r0; r < least(r0 + STRIP, k); r++) {
+				vf v = vloadn(x + r * ld + i, m - i);
+				if (r == r0 + STRIP - 1 || r == k - 1) vstoren(p + i * k + r * MR, v, MR);
+				else vstore(p + i * k + r * MR, v);
+			}
+}
+
+// panels copies n columns of x in panels of NR.
+static void panels(float *p, const float *x, long ld, long n, long k) {
+	for (long r = 0; r < k; r += STRIP)
+		for (long j = 0; j < n; j += NR) panel(p + j * k + r * NR, x + r * ld + j, ld, least(NR, n - j), least(STRIP, k - r));
 }
 
 void FN(mat_tn)(const struct mat_tn *t) {
@@ -61,10 +86,11 @@ void FN(mat_tn)(const struct mat_tn *t) {
 		const float *dy = t->dy + k0 * t->lddy, *x = t->x + k0 * t->ldx;
 		float *pb = t->packed, *pa = pb + (t->n + NR - 1) / NR * NR * k;
 		if (packA) columns(pa, dy, t->lddy, t->m, k);
+		if (packB) panels(pb, x, t->ldx, t->n, k);
 		for (long j = 0; j < t->n; j += NR) {
 			long n = least(NR, t->n - j);
 			int packed = packB || n % VL;
-			if (packed) panel(pb + j * k, x + j, t->ldx, n, k);
+			if (packed && !packB) panel(pb + j * k, x + j, t->ldx, n, k);
 			const float *b = packed ? pb + j * k : x + j;
 			for (long i = 0; i < t->m; i += MR)
 				edge(ACROSS, least(MR, t->m - i), n, k, packA ? pa + i * k : dy + i, packA ? MR : t->lddy, b, packed ? NR : t->ldx, t->dw + i * t->lddw + j, t->lddw, t->acc || k0);

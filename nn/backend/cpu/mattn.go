@@ -9,14 +9,11 @@ import (
 	"rung/nn/backend/host"
 )
 
-// The tile of a weight's gradient: with the rows packed for it it fills the second cache.
+// The greatest tile of a weight's gradient. It is larger than a tile of a matmul over rows, because
+// both factors are packed for it. More workers have smaller ones: that changes no bit.
 const (
-	gradRows = 168 // whole blocks of 6 and of 14
-	gradCols = 192
-	// Where there are fewer tiles than this the rows are split too, in parts of no less than minRows,
-	// whose sums are added in order. Neither depends on the number of workers.
-	minTiles = 32
-	minRows  = 256
+	gradRows = 384
+	gradCols = 384
 )
 
 // A tnGrid is the tiles of one gradient and the parts of its rows.
@@ -24,18 +21,35 @@ type tnGrid struct{ o, i, down, across, units, parts int }
 
 func (s isa) tnGrid(a *args) tnGrid {
 	dw, rows := a.Dst[0], a.Src[0].Rows
-	g := tnGrid{o: min(gradRows, up(dw.Rows, s.mr)), i: min(gradCols, up(dw.Cols, s.nr)), parts: 1}
+	g := tnGrid{o: up(min(gradRows, dw.Rows), s.mr), i: up(min(gradCols, dw.Cols), s.nr), parts: 1}
 	seg := a.Segments(0, a.In[0].Axis, rows)
 	g.units = seg.N
-	g.down, g.across = ceil(dw.Rows, g.o), ceil(dw.Cols, g.i)
 	if !seg.ByUnit() {
-		g.parts = tnParts(g.down*g.across, rows)
+		g.parts = tnParts(dw.Rows, dw.Cols, rows)
 	}
-	return g
+	for {
+		g.down, g.across = ceil(dw.Rows, g.o), ceil(dw.Cols, g.i)
+		switch {
+		case a.Workers == 1 || g.down*g.across*g.units*g.parts >= 2*a.Workers:
+			return g
+		case g.i >= g.o && g.i > 96:
+			g.i = up(g.i/2, s.nr)
+		case g.o > 96:
+			g.o = up(g.o/2, s.mr)
+		default:
+			return g
+		}
+	}
 }
 
-// tnParts is how many parts rows are split in.
-func tnParts(tiles, rows int) int { return max(1, min(minTiles/tiles, rows/minRows)) }
+// tnParts is how many parts rows are split in where the result has few tiles; their sums are added in
+// order. It depends on the shape alone. A small result has more: it costs little to keep one for each.
+func tnParts(o, i, rows int) int {
+	if o*i <= 1<<14 {
+		return max(1, min(32, rows/256))
+	}
+	return max(1, min(ceil(8, ceil(o, gradRows)*ceil(i, gradCols)), rows/1024))
+}
 
 // packedSize is a worker's scratch: rows of both factors, and what the last store runs over.
 func (s isa) packedSize() int {
@@ -47,8 +61,7 @@ func (s isa) matTN() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int {
 			dw := a.Out[0]
-			tiles := ceil(dw.Rows, gradRows) * ceil(dw.Cols, gradCols)
-			return 4 * (a.Workers*s.packedSize() + tnParts(tiles, a.In[0].Rows)*dw.Rows*dw.Cols)
+			return 4 * (a.Workers*s.packedSize() + tnParts(dw.Rows, dw.Cols, a.In[0].Rows)*dw.Rows*dw.Cols)
 		},
 		Phases: []host.Phase[float32]{
 			{

@@ -55,6 +55,9 @@ func install(t *host.Kernels[float32], name string) {
 	t[backend.MatTN] = s.matTN()
 	t[backend.Attn] = s.attn()
 	t[backend.AttnGrad] = s.attnGrad()
+	s.installElements(t)
+	s.installRows(t)
+	s.installUpdates(t)
 }
 
 // at is the address of an element, nil of a matrix that is not there.
@@ -64,6 +67,18 @@ func at(m mat, i, j int) *C.float {
 	}
 	return (*C.float)(&m.D[i*m.Ld+j])
 }
+
+// byRows is a kernel of one phase over the rows of result 0, about work elements at a time.
+func byRows(run func(a *args, lo, hi int)) host.Kernel[float32] {
+	return host.Kernel[float32]{Phases: []host.Phase[float32]{{
+		N:     func(a *args) int { return a.Dst[0].Rows },
+		Grain: func(a *args) int { return max(1, work/max(1, a.Out[0].Cols)) },
+		Run:   run,
+	}}}
+}
+
+// work is the elements of a piece: a call into C and the hand-over of work are small beside it.
+const work = 1 << 14
 
 // part is worker's part of the scratch: n floats.
 func part(a *args, worker, n int) []float32 {

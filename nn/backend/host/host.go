@@ -66,6 +66,7 @@ type Kernels[F Float] [backend.NumOps]Kernel[F]
 type Segments[F Float] struct {
 	N      int
 	out    Mat[F]
+	size   int // elements from the first of the result to its last
 	rows   int
 	units  []int32
 	stride int
@@ -77,7 +78,8 @@ func (s *Segments[F]) At(u int) (out Mat[F], lo, hi int) {
 		return s.out, 0, s.rows
 	}
 	out = s.out
-	out.D = out.D[u*s.stride:]
+	from := u * s.stride
+	out.D = out.D[from : from+s.size : len(out.D)] // which must be there: kernels in C do not look
 	return out, int(s.units[u]), int(s.units[u+1])
 }
 
@@ -86,6 +88,7 @@ func (a *Args[F]) Segments(i int, axis backend.Axis, rows int) Segments[F] {
 	s := Segments[F]{N: 1, out: a.Dst[i], rows: rows}
 	if units := a.units[axis]; a.Out[i].Space == backend.Grad && units != nil {
 		s.N, s.units, s.stride = min(len(units)-1, a.S.Count[backend.Unit]), units, a.stride
+		s.size = extent(a.Out[i])
 	}
 	return s
 }
@@ -161,17 +164,56 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 	return e, nil
 }
 
+// unitsOf finds the first rows of units.
+func unitsOf(bind backend.Binding, id int) ([]int32, error) {
+	block, err := blockOf(bind, backend.Index, id)
+	if err != nil {
+		return nil, err
+	}
+	x := Elements[int32](block.Mem.Host())
+	if block.Off < 0 || block.Off >= len(x) {
+		return nil, fmt.Errorf("element %d of an index of %d", block.Off, len(x))
+	}
+	return x[block.Off:], nil
+}
+
+// blockOf is what is bound as id of a space.
+func blockOf(bind backend.Binding, s backend.Space, id int) (backend.Block, error) {
+	block := backend.Block{Mem: bind.Arena}
+	if s != backend.Arena {
+		if s >= backend.NumSpaces || id < 0 || id >= len(bind.Blocks[s]) {
+			return block, fmt.Errorf("nothing is bound as %d of space %d", id, s)
+		}
+		block = bind.Blocks[s][id]
+	}
+	if block.Mem == nil {
+		return block, fmt.Errorf("no memory is bound as %d of space %d", id, s)
+	}
+	return block, nil
+}
+
+// extent is the elements from the first to the last of b.
+func extent(b backend.Buf) int {
+	if b.Rows <= 0 || b.Cols <= 0 {
+		return 0
+	}
+	return (b.Rows-1)*b.Ld + b.Cols
+}
+
 // encode resolves one call and returns the bytes of scratch it takes.
 func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch int, err error) {
-	a, kernel := &e.args[i], &e.be.kernels[c.Op]
-	a.Call, a.Workers, a.stride = c, e.be.pool.Workers(), bind.PerUnit
-	if c.Op != backend.Host && len(kernel.Phases) == 0 {
+	if c.Op >= backend.NumOps || c.Op != backend.Host && len(e.be.kernels[c.Op].Phases) == 0 {
 		return 0, fmt.Errorf("%s needs a kernel %v, which this backend has not", c.Node, c.Op)
 	}
+	a, kernel := &e.args[i], &e.be.kernels[c.Op]
+	a.Call, a.Workers, a.stride = c, e.be.pool.Workers(), bind.PerUnit
 	a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
 	a.Int, a.Version = make([][]int32, len(c.In)), make([]*uint64, len(c.In))
 	a.Form = make([][]F, len(c.In))
 	for k, o := range c.Out {
+		if o.Acc && !c.Op.Accumulates(k) {
+			return 0, fmt.Errorf("result %d of %s: kernel %v cannot add to what is there", k, c.Node, c.Op)
+		}
 		if a.Dst[k], _, _, err = resolve[F](bind, o); err != nil {
 			return 0, fmt.Errorf("result %d of %s: %w", k, c.Node, err)
 		}
@@ -183,8 +225,11 @@ func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch 
 	}
 	if bind.PerUnit > 0 {
 		for x, id := range bind.Units {
-			if backend.Axis(x) != backend.Fixed {
-				a.units[x] = Elements[int32](bind.Blocks[backend.Index][id].Mem.Host())
+			if backend.Axis(x) == backend.Fixed {
+				continue
+			}
+			if a.units[x], err = unitsOf(bind, id); err != nil {
+				return 0, fmt.Errorf("units by %v of %s: %w", backend.Axis(x), c.Node, err)
 			}
 		}
 	}
@@ -203,20 +248,14 @@ func resolve[F Float](bind backend.Binding, b backend.Buf) (m Mat[F], ints []int
 	if b.Space == backend.None {
 		return
 	}
-	block := backend.Block{Mem: bind.Arena}
-	if b.Space != backend.Arena {
-		if b.ID >= len(bind.Blocks[b.Space]) {
-			return m, nil, nil, fmt.Errorf("nothing is bound as %d of space %d", b.ID, b.Space)
-		}
-		block = bind.Blocks[b.Space][b.ID]
+	block, err := blockOf(bind, b.Space, b.ID)
+	if err != nil {
+		return m, nil, nil, err
 	}
-	if block.Mem == nil {
-		return m, nil, nil, fmt.Errorf("no memory is bound as %d of space %d", b.ID, b.Space)
+	if b.Rows < 0 || b.Cols < 0 || b.Rows > 1 && b.Ld < b.Cols {
+		return m, nil, nil, fmt.Errorf("%dx%d elements, %d from row to row: not a matrix", b.Rows, b.Cols, b.Ld)
 	}
-	off, end := block.Off+b.Off, 0
-	if b.Rows > 0 && b.Cols > 0 {
-		end = (b.Rows-1)*b.Ld + b.Cols
-	}
+	off, end := block.Off+b.Off, extent(b)
 	if b.Space == backend.Index {
 		x := Elements[int32](block.Mem.Host())
 		if off < 0 || off+end > len(x) {

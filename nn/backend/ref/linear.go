@@ -26,11 +26,8 @@ func matNT[F host.Float](a *args[F], lo, hi int) {
 				if a.I[1] == backend.ActGELU {
 					s = gelu(s)
 				}
-				if a.Out[0].Acc {
-					s += y.D[i*y.Ld+j]
-				}
 				if !y.Nil() {
-					y.D[i*y.Ld+j] = s
+					put(a, y.Row(i), j, s)
 				}
 				j++
 			}

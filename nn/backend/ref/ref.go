@@ -3,6 +3,8 @@
 package ref
 
 import (
+	"unsafe"
+
 	"rung/nn/backend"
 	"rung/nn/backend/host"
 )
@@ -34,8 +36,9 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	}
 	set(backend.Embed, rows, 64, embed[F])
 	set(backend.EmbedGrad, cols, 16, embedGrad[F])
-	set(backend.MatNT, rows, 8, matNT[F])
+	set(backend.MatNT, rowsOfIn[F](0), 8, matNT[F])
 	set(backend.MatNN, rows, 8, matNN[F])
+	t[backend.MatNN].Scratch = func(a *args[F]) int { return sizeOf[F](a.Out[0]) }
 	set(backend.MatTN, fixedRows[F], 8, matTN[F])
 	set(backend.ColSum, cols, 64, colSum[F])
 
@@ -49,8 +52,9 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.AddTo, rows, 64, addTo[F])
 	set(backend.Dropout, rows, 16, dropout[F])
 
-	set(backend.Norm, rows, 64, norm[F])
+	set(backend.Norm, rowsOfIn[F](0), 64, norm[F])
 	set(backend.NormDX, rows, 64, normDX[F])
+	t[backend.Norm].Scratch = func(a *args[F]) int { return sizeOf[F](a.In[0]) }
 	set(backend.NormDG, func(a *args[F]) int { return a.Src[0].Cols }, 64, normDG[F])
 	set(backend.Normalize, rowsOfIn[F](0), 64, normalize[F])
 	set(backend.NormalizeGrad, rows, 64, normalizeGrad[F])
@@ -121,3 +125,6 @@ func seqs[F host.Float](a *args[F]) int {
 	}
 	return 0
 }
+
+// sizeOf is the bytes of a matrix without gaps.
+func sizeOf[F host.Float](b backend.Buf) int { return b.Rows * b.Cols * int(unsafe.Sizeof(F(0))) }

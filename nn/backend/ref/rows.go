@@ -166,28 +166,52 @@ func unaryGrad[F host.Float](a *args[F], lo, hi int) {
 // dropout keeps an element with probability 1-rate and scales it by 1/(1-rate). It is its own
 // gradient.
 func dropout[F host.Float](a *args[F], lo, hi int) {
-	keys, seqs, pos := a.Int[1], a.Int[2], a.Int[3]
-	cut, site, k := philox.Threshold(a.F[0]), uint32(a.I[0]), F(1/(1-a.F[0]))
+	keys := a.Int[1]
+	var seqs, pos []int32
+	if len(a.Int) > 2 {
+		seqs, pos = a.Int[2], a.Int[3]
+	}
 	for i := lo; i < hi; i++ {
 		s, p := i, 0
 		if seqs != nil {
 			s, p = int(seqs[i]), int(pos[i])
 		}
 		x, y := a.Src[0].Row(i), a.Dst[0].Row(i)
+		m := newMask(a, keys[s], a.I[0])
 		for j, v := range x {
-			if philox.Word(a.S.Seed, a.S.Step, uint32(keys[s]), site, uint32(p*len(x)+j)) < cut {
+			if m.drops(p*len(x) + j) {
 				v = 0
 			}
-			put(a, y, j, v*k)
+			put(a, y, j, v*m.scale)
 		}
 	}
 }
 
+// A mask is the dropout of one sequence at one site.
+type mask[F host.Float] struct {
+	seed, step     uint64
+	cut, key, site uint32
+	scale          F // of what is kept
+}
+
+func newMask[F host.Float](a *args[F], key int32, site int) mask[F] {
+	m := mask[F]{a.S.Seed, a.S.Step, philox.Threshold(a.F[0]), uint32(key), uint32(site), 0}
+	if a.F[0] < 1 {
+		m.scale = F(1 / (1 - a.F[0]))
+	}
+	return m
+}
+
+func (m *mask[F]) drops(element int) bool {
+	return philox.Word(m.seed, m.step, m.key, m.site, uint32(element)) < m.cut
+}
+
+// norm is in two passes over x + res, which scratch holds: any result may be dead.
 func norm[F host.Float](a *args[F], lo, hi int) {
 	y, mu, rs, sum := a.Dst[0], a.Dst[1], a.Dst[2], a.Dst[3]
 	x, res, g, b := a.Src[0], a.Src[1], a.Src[2].D, a.Src[3].D
 	for i := lo; i < hi; i++ {
-		yr := y.Row(i)
+		yr := host.Elements[F](a.Scratch)[i*x.Cols : (i+1)*x.Cols]
 		copy(yr, x.Row(i))
 		if !res.Nil() {
 			for j, v := range res.Row(i) {
@@ -206,8 +230,11 @@ func norm[F host.Float](a *args[F], lo, hi int) {
 			q += (v - s) * (v - s)
 		}
 		r := F(1 / math.Sqrt(float64(q)/float64(len(yr))+a.F[0]))
-		for j, v := range yr {
-			yr[j] = (v-s)*r*g[j] + b[j]
+		if !y.Nil() {
+			out := y.Row(i)
+			for j, v := range yr {
+				out[j] = (v-s)*r*g[j] + b[j]
+			}
 		}
 		if !mu.Nil() {
 			mu.Row(i)[0] = s
@@ -283,12 +310,15 @@ func normalize[F host.Float](a *args[F], lo, hi int) {
 	}
 }
 
-// normalizeGrad is dx = (dy - y (y·dy)) / |x|.
+// normalizeGrad is dx = (dy - y (y·dy)) / |x|, or dy / eps where x is shorter than eps.
 func normalizeGrad[F host.Float](a *args[F], lo, hi int) {
 	dx, y, rn, dy := a.Dst[0], a.Src[0], a.Src[1], a.Src[2]
 	for i := lo; i < hi; i++ {
 		yr, dr, or, r := y.Row(i), dy.Row(i), dx.Row(i), rn.Row(i)[0]
 		s := dotp(yr, dr)
+		if float64(r)*a.F[0] > 1-1e-6 { // 1/eps, but for rounding
+			s = 0
+		}
 		for j, d := range dr {
 			put(a, or, j, (d-yr[j]*s)*r)
 		}

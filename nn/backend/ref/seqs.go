@@ -4,7 +4,6 @@ import (
 	"math"
 
 	"rung/nn/backend/host"
-	"rung/nn/backend/philox"
 )
 
 // first copies the first token row of every sequence; that of an empty one is 0.
@@ -102,11 +101,8 @@ func Span[F host.Float](a *args[F], offs []int32, s int) (q0, q1, k0, k1 int) {
 // A dropper is the dropout of one sequence's attention probabilities. The element of a pair is
 // query<<16 | key; each head is a site of its own.
 type dropper[F host.Float] struct {
-	on         bool
-	seed, step uint64
-	key, site  uint32
-	cut        uint32
-	keep       F
+	on bool
+	mask[F]
 }
 
 func dropperOf[F host.Float](a *args[F], s int) dropper[F] {
@@ -114,7 +110,7 @@ func dropperOf[F host.Float](a *args[F], s int) dropper[F] {
 	if keys == nil || a.F[0] == 0 {
 		return dropper[F]{}
 	}
-	return dropper[F]{true, a.S.Seed, a.S.Step, uint32(keys[s]), uint32(a.I[2]), philox.Threshold(a.F[0]), F(1 / (1 - a.F[0]))}
+	return dropper[F]{true, newMask(a, keys[s], a.I[2])}
 }
 
 // at is 0 or 1/(1-rate) for head h, query i and key j, counted inside the sequence.
@@ -122,13 +118,15 @@ func (d *dropper[F]) at(h, i, j int) F {
 	if !d.on {
 		return 1
 	}
-	if philox.Word(d.seed, d.step, d.key, d.site+uint32(h), uint32(i<<16|j)) < d.cut {
+	m := d.mask
+	m.site += uint32(h)
+	if m.drops(i<<16 | j) {
 		return 0
 	}
-	return d.keep
+	return m.scale
 }
 
-// attn goes over a row's keys twice: maximum and denominator, then the sum. No row of probabilities
+// attn goes over a row's keys three times: maximum, denominator, sum. No row of probabilities
 // is kept.
 func attn[F host.Float](a *args[F], lo, hi int) {
 	y, lse, q, k, v, offs, h := a.Dst[0], a.Dst[1], a.Src[0], a.Src[1], a.Src[2], a.Int[3], a.I[0]
@@ -138,9 +136,8 @@ func attn[F host.Float](a *args[F], lo, hi int) {
 		drop := dropperOf(a, s)
 		q0, q1, k0, k1 := Span(a, offs, s)
 		for i := q0; i < q1; i++ {
-			clear(y.Row(i))
 			for n := range h {
-				qr, yr := q.Row(i)[n*d:n*d+d], y.Row(i)[n*d:n*d+d]
+				qr := q.Row(i)[n*d : n*d+d]
 				top, z := math.Inf(-1), 0.0
 				for j := k0; j < k1; j++ {
 					top = math.Max(top, float64(sc*dotp(qr, k.Row(j)[n*d:n*d+d])))
@@ -155,6 +152,11 @@ func attn[F host.Float](a *args[F], lo, hi int) {
 				if !lse.Nil() {
 					lse.Row(i)[n] = F(l)
 				}
+				if y.Nil() {
+					continue
+				}
+				yr := y.Row(i)[n*d : n*d+d]
+				clear(yr)
 				for j := k0; j < k1; j++ {
 					p := F(math.Exp(float64(sc*dotp(qr, k.Row(j)[n*d:n*d+d])) - l))
 					axpy(p*drop.at(n, i-q0, j-k0), v.Row(j)[n*d:n*d+d], yr)
@@ -174,7 +176,7 @@ func attnGrad[F host.Float](a *args[F], lo, hi int) {
 	for s := lo; s < hi; s++ {
 		drop := dropperOf(a, s)
 		q0, q1, k0, k1 := Span(a, offs, s)
-		for _, m := range []mat[F]{dk, dv} {
+		for _, m := range [...]mat[F]{dk, dv} {
 			for j := k0; j < k1 && !m.Nil(); j++ {
 				clear(m.Row(j))
 			}

@@ -28,8 +28,13 @@ func sumSq[F host.Float]() host.Kernel[F] {
 					n := (size + tile - 1) / tile
 					for k := max(lo-t, 0); k < min(hi-t, n); k++ {
 						var s float64
-						for _, v := range g.D[k*tile : min((k+1)*tile, size)] {
-							s += float64(v) * float64(v)
+						for i := k * tile; i < min((k+1)*tile, size); { // row by row: there may be gaps
+							r := g.Row(i / g.Cols)[i%g.Cols:]
+							r = r[:min(len(r), (k+1)*tile-i)]
+							for _, v := range r {
+								s += float64(v) * float64(v)
+							}
+							i += len(r)
 						}
 						sums[t+k] = s
 					}
@@ -100,7 +105,7 @@ func adamW[F host.Float](a *args[F], lo, hi int) {
 	}
 }
 
-// sgd is stochastic gradient descent with momentum m = μ m + d, which starts at d (torch).
+// sgd is stochastic gradient descent with momentum m = μ m + d, as torch writes it.
 func sgd[F host.Float](a *args[F], lo, hi int) {
 	f := a.Src[1].D[0]
 	if f != f {
@@ -111,9 +116,6 @@ func sgd[F host.Float](a *args[F], lo, hi int) {
 	for i := lo; i < hi; i++ {
 		d := g[i]*f + decay*w[i]
 		m[i] = mu*m[i] + d
-		if a.S.Step == 0 {
-			m[i] = d
-		}
 		if a.I[1] == 1 {
 			d += mu * m[i]
 		} else {

@@ -1,0 +1,159 @@
+package lora
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"rung/checkpoints"
+	"rung/nn"
+	"rung/nn/arch"
+	"rung/nn/backend"
+	"rung/nn/graph"
+)
+
+// peftOutput is what testdata/peft_check.py prints.
+type peftOutput struct {
+	Outputs [][]float64
+	Names   []string
+	Trained int
+}
+
+// openInPEFT opens an adapter with PEFT, which saves it again in out.
+func openInPEFT(t *testing.T, base, adapter, out string, b packed) (o peftOutput) {
+	t.Helper()
+	var in [][2][]int32
+	for s := range b.labels {
+		lo, hi := b.offs[s], b.offs[s+1]
+		in = append(in, [2][]int32{b.ids[lo:hi], b.types[lo:hi]})
+	}
+	data, err := json.Marshal(in)
+	require.NoError(t, err)
+	var stderr bytes.Buffer
+	cmd := exec.Command(os.Getenv("RUNG_PEERS"), "testdata/peft_check.py", base, adapter, out)
+	cmd.Env = append(os.Environ(), "HF_HUB_OFFLINE=1")
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(data), &stderr
+	data, err = cmd.Output()
+	require.NoError(t, err, stderr.String())
+	require.NoError(t, json.Unmarshal(data, &o), string(data))
+	return o
+}
+
+// writeBase writes a base model as Transformers opens it, without the parameters that it lacks.
+func writeBase(t *testing.T, be backend.Backend, config string, ps []*nn.Param) string {
+	dir := t.TempDir()
+	s := store(t, be, ps, false)
+	var ts []checkpoints.Tensor
+	for _, p := range ps {
+		if p.Created {
+			continue
+		}
+		v, err := graph.ReadWeight[float32](s, p.Path)
+		require.NoError(t, err)
+		x, err := checkpoints.NewTensor(p.Path, p.Dims, v)
+		require.NoError(t, err)
+		ts = append(ts, x)
+	}
+	require.NoError(t, checkpoints.CreateFile(filepath.Join(dir, checkpoints.ModelFile), ts, nil))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600))
+	return dir
+}
+
+type peerModel interface {
+	nn.Model
+	Model
+}
+
+// PEFT opens what Save writes: the same outputs, the same names, as many parameters; and Open reads what
+// PEFT writes then.
+func TestPEFT(t *testing.T) {
+	if os.Getenv("RUNG_PEERS") == "" {
+		t.Skip("RUNG_PEERS names no python that has peft")
+	}
+	all := func(kind string) string {
+		return strings.NewReplacer(`"bert"`, `"`+kind+`"`, `"hidden_size"`, `"dim":8,"n_layers":2,"n_heads":2,"hidden_dim":12,"embedding_size":4,"hidden_size"`).Replace(small)
+	}
+	for name, c := range map[string]struct {
+		kind   string
+		embed  bool
+		lacks  string // the base lacks parameters that begin so
+		config Config
+	}{
+		"plain":      {kind: "bert", config: small4("query", "value")},
+		"all":        {kind: "bert", lacks: "bert.pooler", config: Config{Rank: 2, Alpha: 3, UseRSLoRA: true, Targets: []string{AllLinear}, Bias: BiasAll, Dropout: .1}},
+		"lora_only":  {kind: "bert", lacks: "classifier", config: Config{Rank: 3, Alpha: 3, Targets: []string{"dense"}, Bias: BiasLoRAOnly, Exclude: []string{"pooler.dense"}, RankPattern: map[string]int{`layer\.1\.output\.dense`: 1}, AlphaPattern: map[string]float64{"output.dense": 4}}},
+		"layers":     {kind: "bert", config: Config{Rank: 1, Alpha: 1, Targets: []string{"key", "query"}, Layers: []int{1}, ModulesToSave: []string{"pooler", "0.output.LayerNorm"}}},
+		"pattern":    {kind: "bert", config: Config{Rank: 1, Alpha: 1, TargetPattern: `.*\.1\..*(key|dense)`, ExcludePattern: ".*intermediate.*", Task: TaskClassify}},
+		"embed":      {kind: "bert", embed: true, config: Config{Rank: 2, Alpha: 4, Targets: []string{AllLinear}, Bias: BiasAll}},
+		"distilbert": {kind: "distilbert", config: small4(AllLinear)},
+		"electra":    {kind: "electra", lacks: "classifier", config: small4(AllLinear)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := all(c.kind)
+			cfg, err := nn.ParseConfig([]byte(text))
+			require.NoError(t, err)
+			model := func() peerModel {
+				var m peerModel = arch.NewCross(cfg, 1)
+				if c.embed {
+					m = embedder{nn.NewEncoder(cfg, "")}
+				}
+				for _, p := range m.Params() {
+					if !strings.Contains(strings.ToLower(p.Path), "norm.weight") {
+						p.Init = p.Normal(3, .3)
+					}
+					p.Created = c.lacks != "" && strings.HasPrefix(p.Path, c.lacks)
+				}
+				return m
+			}
+			m, be, b := model(), refs[float32](t), smallBatch()
+			dir := writeBase(t, be, text, m.Params())
+			a, err := Apply(m, c.config, 1)
+			require.NoError(t, err)
+			shake(a, 2)
+			s := store(t, be, m.Params(), false)
+			adapter, again := t.TempDir(), t.TempDir()
+			require.NoError(t, a.Save(adapter, Source{Name: dir}, s))
+			got := openInPEFT(t, dir, adapter, again, b)
+
+			outputs := func(m peerModel, s *graph.Store) []float32 {
+				j := start[float32](t, be, m, nn.Plan{}, b, s)
+				if c.embed {
+					return j.do(t, nn.OutEmbed, len(b.labels))
+				}
+				return j.do(t, nn.OutLogits, len(b.labels))
+			}
+			ours := outputs(m, s)
+			for i, y := range slices.Concat(got.Outputs...) {
+				require.InDelta(t, y, ours[i], 2e-6)
+			}
+			require.Equal(t, a.Summary().Trainable, got.Trained)
+			f, err := Open(again)
+			require.NoError(t, err)
+			defer f.Close()
+			names := slices.DeleteFunc(got.Names, f.shadow)
+			require.Equal(t, slices.Sorted(slices.Values(mapped(a))), names)
+
+			n := model()
+			_, err = f.Apply(n)
+			require.NoError(t, err)
+			require.Equal(t, ours, outputs(n, store(t, be, n.Params(), false)))
+		})
+	}
+}
+
+// mapped are the names of all that travels, in the file.
+func mapped(a *Adapter) (names []string) {
+	in := a.names()
+	for _, p := range a.params {
+		names = append(names, in[p])
+	}
+	return names
+}

@@ -1,0 +1,71 @@
+//go:build cgo && amd64 && unix
+
+package cpu
+
+// #include "kernels.h"
+import "C"
+
+import (
+	"rung/nn/backend"
+	"rung/nn/backend/host"
+	"rung/nn/backend/philox"
+)
+
+// installElements replaces what works element by element.
+func (s isa) installElements(t *host.Kernels[float32]) {
+	for op, how := range map[backend.Op]C.int{
+		backend.Add: C.RUNG_ADD, backend.Sub: C.RUNG_SUB, backend.Mul: C.RUNG_MUL, backend.Scale: C.RUNG_SCALE,
+		backend.Fill: C.RUNG_FILL, backend.Unary: C.RUNG_UNARY, backend.UnaryGrad: C.RUNG_DERIVATIVE,
+	} {
+		t[op] = byRows(func(a *args, lo, hi int) { s.elements(a, how, lo, hi) })
+	}
+	t[backend.AddTo] = byRows(s.addTo)
+	t[backend.Dropout] = byRows(s.dropout)
+}
+
+// elements computes rows lo to hi of the result from up to three inputs.
+func (s isa) elements(a *args, how C.int, lo, hi int) {
+	y := a.Dst[0]
+	c := C.struct_elements{
+		y: at(y, lo, 0), ldy: C.long(y.Ld), rows: C.long(hi - lo), cols: C.long(y.Cols),
+		how: how, _func: C.int(a.I[0]), f: C.float(a.F[0]), acc: flag(a.Out[0].Acc),
+	}
+	for k, in := range a.Src {
+		switch k {
+		case 0:
+			c.a, c.lda = at(in, lo, 0), C.long(in.Ld)
+		case 1:
+			c.b, c.ldb = at(in, lo, 0), C.long(in.Ld)
+		case 2:
+			c.c, c.ldc = at(in, lo, 0), C.long(in.Ld)
+		}
+	}
+	C.rung_elements(s.id, c)
+}
+
+// addTo is y += x.
+func (s isa) addTo(a *args, lo, hi int) {
+	y, x := a.Dst[0], a.Src[0]
+	C.rung_elements(s.id, C.struct_elements{
+		y: at(y, lo, 0), ldy: C.long(y.Ld), a: at(y, lo, 0), lda: C.long(y.Ld), b: at(x, lo, 0), ldb: C.long(x.Ld),
+		rows: C.long(hi - lo), cols: C.long(y.Cols), how: C.RUNG_ADD,
+	})
+}
+
+func (s isa) dropout(a *args, lo, hi int) {
+	x, y := a.Src[0], a.Dst[0]
+	keys, seqs, pos := a.Int[1], a.Int[2], a.Int[3]
+	c := C.struct_dropout{cols: C.long(x.Cols), acc: flag(a.Out[0].Acc), drop: C.struct_drop{
+		seed: C.uint64_t(a.S.Seed), step: C.uint32_t(a.S.Step), site: C.uint32_t(a.I[0]),
+		cut: C.uint32_t(philox.Threshold(a.F[0])), keep: C.float(1 / (1 - a.F[0])), on: 1,
+	}}
+	for i := lo; i < hi; i++ {
+		n, p := i, 0
+		if seqs != nil {
+			n, p = int(seqs[i]), int(pos[i])
+		}
+		c.drop.key, c.first = C.uint32_t(keys[n]), C.uint32_t(p*x.Cols)
+		c.x, c.y = at(x, i, 0), at(y, i, 0)
+		C.rung_dropout(s.id, c)
+	}
+}

@@ -1,0 +1,212 @@
+// Element by element, and by rows. Everything a loop takes is a vector of a row, the last one cut.
+
+enum { UNARY_GELU, UNARY_TANH, UNARY_RELU, UNARY_SIGMOID, UNARY_SOFTPLUS, UNARY_EXP, UNARY_SQUARE, UNARY_POSITIVE };
+
+static inline vf unaryOf(int f, vf x) {
+	switch (f) {
+	case UNARY_GELU: return vgelu(x);
+	case UNARY_TANH: return vtanh(x);
+	case UNARY_RELU: return vmax(vzero(), x);
+	case UNARY_SIGMOID: return vsigmoid(x);
+	case UNARY_SOFTPLUS: return vsoftplus(x);
+	case UNARY_EXP: return vexp(x);
+	case UNARY_SQUARE: return vmul(x, x);
+	default: return vpick(vgt(x, vzero()), vset(1), vzero());
+	}
+}
+
+// derivative at x, where the function is y; each reads one of them.
+static inline vf derivative(int f, vf x, vf y) {
+	switch (f) {
+	case UNARY_GELU: return vgelud(x);
+	case UNARY_TANH: return vfnma(y, y, vset(1));
+	case UNARY_RELU: return vpick(vgt(x, vzero()), vset(1), vzero());
+	case UNARY_SIGMOID: return vmul(y, vsub(vset(1), y));
+	case UNARY_SOFTPLUS: return vsigmoid(x);
+	case UNARY_EXP: return y;
+	case UNARY_SQUARE: return vadd(x, x);
+	default: return vzero();
+	}
+}
+
+static inline vf elementOf(const struct elements *x, const float *a, const float *b, const float *c, long n) {
+	switch (x->how) {
+	case RUNG_ADD: return vadd(vloadn(a, n), vloadn(b, n));
+	case RUNG_SUB: return vsub(vloadn(a, n), vloadn(b, n));
+	case RUNG_MUL: return vmul(vloadn(a, n), vloadn(b, n));
+	case RUNG_SCALE: return vmul(vloadn(a, n), vset(x->f));
+	case RUNG_FILL: return vset(x->f);
+	case RUNG_UNARY: return unaryOf(x->func, vloadn(a, n));
+	default: return vmul(vloadn(c, n), derivative(x->func, a ? vloadn(a, n) : vzero(), b ? vloadn(b, n) : vzero()));
+	}
+}
+
+static inline const float *row(const float *p, long i, long ld) { return p ? p + i * ld : 0; }
+
+void FN(elements)(const struct elements *x) {
+	for (long i = 0; i < x->rows; i++) {
+		float *y = x->y + i * x->ldy;
+		const float *a = row(x->a, i, x->lda), *b = row(x->b, i, x->ldb), *c = row(x->c, i, x->ldc);
+		for (long j = 0; j < x->cols; j += VL) {
+			long n = x->cols - j;
+			vf v = elementOf(x, row(a, j, 1), row(b, j, 1), row(c, j, 1), n);
+			if (x->acc) v = vadd(v, vloadn(y + j, n));
+			vstoren(y + j, v, n);
+		}
+	}
+}
+
+// dropout is one row: element j of it is number first+j of its sequence.
+void FN(dropout)(const struct dropout *x) {
+	float keep[DRAW + VL];
+	long skip = x->first & 3; // a draw begins at a multiple of 4
+	for (long j = 0; j < x->cols;) {
+		draw(keep, &x->drop, x->first + (uint32_t)j - (uint32_t)skip);
+		long n = least(DRAW - skip, x->cols - j);
+		for (long v = 0; v < n; v += VL) {
+			vf y = vmul(vloadn(x->x + j + v, n - v), vload(keep + skip + v));
+			if (x->acc) y = vadd(y, vloadn(x->y + j + v, n - v));
+			vstoren(x->y + j + v, y, n - v);
+		}
+		j += n;
+		skip = 0;
+	}
+}
+
+// norm is y = (s - mean) rstd g + b with s = x + res, in two passes over a row in the first cache.
+void FN(norm)(const struct norm *x) {
+	for (long i = 0; i < x->rows; i++) {
+		float *y = x->y + i * x->ldy, *sum = x->sum ? x->sum + i * x->ldsum : 0;
+		const float *in = x->x + i * x->ldx, *res = row(x->res, i, x->ldres);
+		vf t = vzero(), q = vzero();
+		for (long j = 0; j < x->cols; j += VL) {
+			long n = x->cols - j;
+			vf v = vloadn(in + j, n);
+			if (res) v = vadd(v, vloadn(res + j, n));
+			t = vadd(t, v);
+			vstoren(y + j, v, n);
+			if (sum) vstoren(sum + j, v, n);
+		}
+		float mean = vsum(t) / (float)x->cols;
+		for (long j = 0; j < x->cols; j += VL) {
+			vf v = firstof(vsub(vloadn(y + j, x->cols - j), vset(mean)), x->cols - j, 0);
+			q = vfma(v, v, q);
+		}
+		float rstd = (float)(1 / sqrt((double)vsum(q) / (double)x->cols + x->eps));
+		for (long j = 0; j < x->cols; j += VL) {
+			long n = x->cols - j;
+			vf v = vmul(vsub(vloadn(y + j, n), vset(mean)), vset(rstd));
+			vstoren(y + j, vfma(v, vloadn(x->g + j, n), vloadn(x->b + j, n)), n);
+		}
+		if (x->mean) x->mean[i * x->ldmean] = mean;
+		if (x->rstd) x->rstd[i * x->ldrstd] = rstd;
+	}
+}
+
+// norm_dx is rstd (dy g - mean(dy g) - h mean(dy g h)), with h = (s - mean) rstd.
+void FN(norm_dx)(const struct norm_dx *x) {
+	for (long i = 0; i < x->rows; i++) {
+		float *dx = x->dx + i * x->lddx;
+		const float *s = x->s + i * x->lds, *dy = x->dy + i * x->lddy;
+		vf u = vset(x->mean[i * x->ldmean]), r = vset(x->rstd[i * x->ldrstd]), p = vzero(), q = vzero();
+		for (long j = 0; j < x->cols; j += VL) {
+			long n = x->cols - j;
+			vf t = vmul(vloadn(dy + j, n), vloadn(x->g + j, n)); // 0 past the row
+			p = vadd(p, t);
+			q = vfma(t, vmul(vsub(vloadn(s + j, n), u), r), q);
+		}
+		p = vset(vsum(p) / (float)x->cols), q = vset(vsum(q) / (float)x->cols);
+		for (long j = 0; j < x->cols; j += VL) {
+			long n = x->cols - j;
+			vf t = vsub(vmul(vloadn(dy + j, n), vloadn(x->g + j, n)), p), h = vmul(vsub(vloadn(s + j, n), u), r);
+			t = vmul(r, vfnma(h, q, t));
+			if (x->acc) t = vadd(t, vloadn(dx + j, n));
+			vstoren(dx + j, t, n);
+		}
+	}
+}
+
+// column_sums are db Σ dy and dg = Σ dy h, h as above; either may be null. Four vectors of columns
+// at a time stay in registers, rows go by in order.
+void FN(column_sums)(const struct column_sums *x) {
+	for (long j = 0; j < x->cols; j += 4 * VL) {
+		vf db[4], dg[4];
+		for (int v = 0; v < 4; v++) db[v] = dg[v] = vzero();
+		for (long i = 0; i < x->rows; i++) {
+			const float *dy = x->dy + i * x->lddy + j, *s = x->dg ? x->s + i * x->lds + j : 0;
+			vf u = vset(s ? x->mean[i * x->ldmean] : 0), r = vset(s ? x->rstd[i * x->ldrstd] : 0);
+			_Pragma("GCC unroll 4") for (int v = 0; v < 4; v++) {
+				long n = x->cols - j - v * VL;
+				if (n <= 0) continue;
+				vf t = vloadn(dy + v * VL, n);
+				db[v] = vadd(db[v], t);
+				if (s) dg[v] = vfma(t, vmul(vsub(vloadn(s + v * VL, n), u), r), dg[v]);
+			}
+		}
+		for (int v = 0; v < 4; v++) {
+			long at = j + v * VL, n = x->cols - at;
+			if (n <= 0) break;
+			if (x->db) vstoren(x->db + at, x->acc_db ? vadd(vloadn(x->db + at, n), db[v]) : db[v], n);
+			if (x->dg) vstoren(x->dg + at, x->acc_dg ? vadd(vloadn(x->dg + at, n), dg[v]) : dg[v], n);
+		}
+	}
+}
+
+// embed adds rows of three tables; the third may be null.
+void FN(embed)(const struct embed *x) {
+	for (long i = 0; i < x->rows; i++) {
+		const float *w = x->word + x->ids[i] * x->ldword, *p = x->position + x->pos[i] * x->ldposition;
+		const float *t = x->type ? x->type + x->types[i] * x->ldtype : 0;
+		float *y = x->y + i * x->ldy;
+		for (long j = 0; j < x->cols; j += VL) {
+			long n = x->cols - j;
+			vf v = vadd(vloadn(w + j, n), vloadn(p + j, n));
+			if (t) v = vadd(v, vloadn(t + j, n));
+			vstoren(y + j, v, n);
+		}
+	}
+}
+
+// embed_grad adds rows of dy to the rows of the table that ids name, in order.
+void FN(embed_grad)(const struct embed_grad *x) {
+	for (long i = 0; i < x->rows; i++) {
+		float *t = x->table + x->ids[i] * x->ldtable;
+		const float *dy = x->dy + i * x->lddy;
+		for (long j = 0; j < x->cols; j += VL) vstoren(t + j, vadd(vloadn(t + j, x->cols - j), vloadn(dy + j, x->cols - j)), x->cols - j);
+	}
+}
+
+// sum_rows is y = f Σ x over rows.
+void FN(sum_rows)(const struct sum_rows *x) {
+	for (long j = 0; j < x->cols; j += VL) {
+		vf s = vzero(), k = vset(x->f);
+		for (long i = 0; i < x->rows; i++) s = vfma(k, vloadn(x->x + i * x->ldx + j, x->cols - j), s);
+		vstoren(x->y + j, s, x->cols - j);
+	}
+}
+
+// max_rows is the greatest of each column and the first row that has it. rows > 0.
+void FN(max_rows)(const struct max_rows *x) {
+	for (long j = 0; j < x->cols; j += VL) {
+		long n = x->cols - j;
+		vf top = vloadn(x->x + j, n), at = vzero();
+		for (long i = 1; i < x->rows; i++) {
+			vf v = vloadn(x->x + i * x->ldx + j, n);
+			vm more = vgt(v, top);
+			top = vpick(more, v, top);
+			at = vpick(more, vset((float)i), at);
+		}
+		if (x->y) vstoren(x->y + j, top, n);
+		if (x->at) vstoren(x->at + j, at, n);
+	}
+}
+
+// max_grad gives dy to the row that max_rows took.
+void FN(max_grad)(const struct max_grad *x) {
+	for (long i = 0; i < x->rows; i++)
+		for (long j = 0; j < x->cols; j += VL) {
+			long n = x->cols - j;
+			vf off = vabs(vsub(vloadn(x->at + j, n), vset((float)i)));
+			vstoren(x->dx + i * x->lddx + j, vpick(vlt(off, vset(.5f)), vloadn(x->dy + j, n), vzero()), n);
+		}
+}

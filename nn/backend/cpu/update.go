@@ -1,0 +1,103 @@
+//go:build cgo && amd64 && unix
+
+package cpu
+
+// #include "kernels.h"
+import "C"
+
+import (
+	"math"
+
+	"rung/nn/backend"
+	"rung/nn/backend/host"
+)
+
+// installUpdates replaces the updates of weights.
+func (s isa) installUpdates(t *host.Kernels[float32]) {
+	vector := func(run func(a *args, lo, hi int)) host.Kernel[float32] {
+		return host.Kernel[float32]{Phases: []host.Phase[float32]{{
+			N:     func(a *args) int { return a.Out[0].Cols },
+			Grain: func(*args) int { return work },
+			Run: func(a *args, lo, hi int) {
+				if f := a.Src[1].D[0]; f == f { // NaN: the update changes nothing
+					run(a, lo, hi)
+				}
+			},
+		}}}
+	}
+	t[backend.AdamW] = vector(s.adamW)
+	t[backend.SGD] = vector(s.sgd)
+	t[backend.SumSq] = s.sumSq()
+}
+
+// adamW is what package ref has, operation by operation.
+func (s isa) adamW(a *args, lo, hi int) {
+	b1, b2, eps, decay, lr, t := a.F[0], a.F[1], a.F[2], a.F[3], a.S.LR[a.I[0]], float64(a.S.Step+1)
+	c := C.struct_adamw{
+		w: at(a.Dst[0], 0, lo), m: at(a.Dst[1], 0, lo), v: at(a.Dst[2], 0, lo), g: at(a.Src[0], 0, lo), n: C.long(hi - lo),
+		f: C.float(a.Src[1].D[0]), rest1: C.float(1 - b1), beta2: C.float(b2), rest2: C.float(1 - b2), eps: C.float(eps),
+		step: C.float(lr / (1 - math.Pow(b1, t))), root: C.float(math.Sqrt(1 - math.Pow(b2, t))), shrink: 1,
+	}
+	if len(a.Dst) > 3 {
+		c.top = at(a.Dst[3], 0, lo)
+	}
+	if a.I[1] == 1 {
+		c.l2 = C.float(decay)
+	} else {
+		c.shrink = C.float(1 - lr*decay)
+	}
+	C.rung_adamw(s.id, c)
+}
+
+func (s isa) sgd(a *args, lo, hi int) {
+	C.rung_sgd(s.id, C.struct_sgd{
+		w: at(a.Dst[0], 0, lo), m: at(a.Dst[1], 0, lo), g: at(a.Src[0], 0, lo), n: C.long(hi - lo),
+		f: C.float(a.Src[1].D[0]), momentum: C.float(a.F[0]), decay: C.float(a.F[3]), lr: C.float(a.S.LR[a.I[0]]),
+		nesterov: flag(a.I[1] == 1), start: flag(a.S.Step == 0),
+	})
+}
+
+// squareTile is how many elements of a gradient are summed in one piece, so that the order of the
+// sum does not depend on the workers.
+const squareTile = 1 << 15
+
+// sumSq writes the sums of tiles to scratch, then adds those of each tensor in order.
+func (s isa) sumSq() host.Kernel[float32] {
+	tiles := func(a *args) (n int) {
+		for _, b := range a.In {
+			n += ceil(b.Rows*b.Cols, squareTile)
+		}
+		return n
+	}
+	return host.Kernel[float32]{
+		Scratch: func(a *args) int { return 8 * tiles(a) },
+		Phases: []host.Phase[float32]{
+			{N: tiles, Run: func(a *args, lo, hi int) {
+				sums, t := host.Elements[float64](a.Scratch), 0
+				for _, g := range a.Src {
+					size := g.Rows * g.Cols
+					n := ceil(size, squareTile)
+					for k := max(lo-t, 0); k < min(hi-t, n); k++ {
+						from := k * squareTile
+						C.rung_squares(s.id, C.struct_squares{
+							x: (*C.float)(&g.D[from]), n: C.long(min(squareTile, size-from)), sum: (*C.double)(&sums[t+k]),
+						})
+					}
+					t += n
+				}
+			}},
+			{N: func(*args) int { return 1 }, Run: func(a *args, _, _ int) {
+				sums := host.Elements[float64](a.Scratch)
+				for i, g := range a.Src {
+					var sum float64
+					n := ceil(g.Rows*g.Cols, squareTile)
+					for _, v := range sums[:n] {
+						sum += v
+					}
+					sums = sums[n:]
+					a.Dst[0].D[i] = float32(math.Sqrt(sum))
+				}
+			}},
+		},
+	}
+}

@@ -1,0 +1,43 @@
+// Updates of weights: one pass over vectors in memory.
+
+void FN(adamw)(const struct adamw *x) {
+	const vf f = vset(x->f), b1 = vset(x->rest1), b2 = vset(x->beta2), c2 = vset(x->rest2), l2 = vset(x->l2), shrink = vset(x->shrink);
+	const vf step = vset(x->step), root = vset(x->root), eps = vset(x->eps);
+	for (long j = 0; j < x->n; j += VL) {
+		long n = x->n - j;
+		vf w = vloadn(x->w + j, n), m = vloadn(x->m + j, n), v = vloadn(x->v + j, n), d = vmul(vloadn(x->g + j, n), f);
+		if (x->l2 != 0) d = vadd(d, vmul(l2, w));
+		else w = vmul(w, shrink);
+		m = vadd(m, vmul(b1, vsub(d, m)));
+		v = vadd(vmul(b2, v), vmul(vmul(c2, d), d));
+		vstoren(x->m + j, m, n);
+		vstoren(x->v + j, v, n);
+		if (x->top) {
+			v = vmax(vloadn(x->top + j, n), v);
+			vstoren(x->top + j, v, n);
+		}
+		w = vsub(w, vdiv(vmul(step, m), vadd(vdiv(vsqrt(v), root), eps)));
+		vstoren(x->w + j, w, n);
+	}
+}
+
+void FN(sgd)(const struct sgd *x) {
+	const vf f = vset(x->f), mu = vset(x->momentum), decay = vset(x->decay), lr = vset(x->lr);
+	for (long j = 0; j < x->n; j += VL) {
+		long n = x->n - j;
+		vf w = vloadn(x->w + j, n), d = vadd(vmul(vloadn(x->g + j, n), f), vmul(decay, w));
+		vf m = x->start ? d : vadd(vmul(mu, vloadn(x->m + j, n)), d);
+		vstoren(x->m + j, m, n);
+		vstoren(x->w + j, vsub(w, vmul(lr, x->nesterov ? vadd(d, vmul(mu, m)) : m)), n);
+	}
+}
+
+// squares is Σ x² in float64.
+void FN(squares)(const struct squares *x) {
+	vd s[4];
+	for (int i = 0; i < 4; i++) s[i] = vdzero();
+	for (long j = 0; j < x->n; j += 4 * VL)
+		for (int i = 0; i < 4; i++)
+			if (j + i * VL < x->n) s[i] = vdsquares(vloadn(x->x + j + i * VL, x->n - j - i * VL), s[i]);
+	*x->sum = (vdsum(s[0]) + vdsum(s[1])) + (vdsum(s[2]) + vdsum(s[3]));
+}
