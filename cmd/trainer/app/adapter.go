@@ -1,12 +1,8 @@
 package app
 
 import (
-	"fmt"
-	"strings"
-
 	"rung/lora"
 	"rung/nn/arch"
-	"rung/nn/graph"
 )
 
 // An Adapter is a kind of adapter.
@@ -17,7 +13,8 @@ type Adapter struct {
 	About string
 }
 
-// Applying puts an adapter into a model, and says in a line what it did.
+// Applying puts an adapter into a model, which from then on saves the adapter, and says in a line what it
+// did.
 type Applying func(m arch.Model, seed uint64) (string, error)
 
 func adapters() map[string]Adapter {
@@ -36,29 +33,6 @@ func readLoRA(decode func(into any) error) (any, Applying, error) {
 		if err != nil {
 			return "", err
 		}
-		m.Attach(savedLoRA{a, sourceOf(m.Origin())})
 		return a.Summary().String(), nil
 	}, nil
-}
-
-// savedLoRA writes an adapter together with the name of its base.
-type savedLoRA struct {
-	*lora.Adapter
-	base lora.Source
-}
-
-func (s savedLoRA) Save(dir string, store *graph.Store) error {
-	if err := s.Adapter.Save(dir, s.base, store); err != nil {
-		return fmt.Errorf("adapter: %w", err)
-	}
-	return nil
-}
-
-// sourceOf names a base model as PEFT does.
-func sourceOf(o arch.Origin) lora.Source {
-	if o.Ref == "" {
-		return lora.Source{Name: o.Dir}
-	}
-	name, revision, _ := strings.Cut(strings.TrimPrefix(o.Ref, "hf:"), "@")
-	return lora.Source{Name: name, Revision: revision}
 }
