@@ -7,7 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
+
+	"rung/checkpoints"
+	"rung/data/token"
 )
 
 // CardFile is the file that says what a saved directory holds, beside what other programs read.
@@ -62,22 +66,30 @@ func ParseCard(b []byte) (*Card, error) {
 	c := &Card{}
 	d := json.NewDecoder(bytes.NewReader(b))
 	if err := d.Decode(c); err != nil {
-		return nil, fmt.Errorf("arch: %s: %w", CardFile, err)
+		return nil, fmt.Errorf("%s: %w", CardFile, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("arch: %s: more follows the first value", CardFile)
+		return nil, fmt.Errorf("%s: more follows the first value", CardFile)
 	}
 	switch {
 	case c.Version != cardVersion:
-		return nil, fmt.Errorf("arch: %s: version %d, want %d", CardFile, c.Version, cardVersion)
+		return nil, fmt.Errorf("%s: version %d, want %d", CardFile, c.Version, cardVersion)
 	case c.Architecture != CrossEncoder && c.Architecture != BiEncoder:
-		return nil, fmt.Errorf("arch: %s: architecture %q is not supported, only %s, %s", CardFile, c.Architecture, CrossEncoder, BiEncoder)
+		return nil, fmt.Errorf("%s: architecture %q is not supported, only %s, %s", CardFile, c.Architecture, CrossEncoder, BiEncoder)
 	case c.Transform != Identity && c.Transform != Sigmoid:
-		return nil, fmt.Errorf("arch: %s: score_transform %q, want %s or %s", CardFile, c.Transform, Identity, Sigmoid)
+		return nil, fmt.Errorf("%s: score_transform %q, want %s or %s", CardFile, c.Transform, Identity, Sigmoid)
 	case c.MaxLength < 0:
-		return nil, fmt.Errorf("arch: %s: max_length %d", CardFile, c.MaxLength)
+		return nil, fmt.Errorf("%s: max_length %d", CardFile, c.MaxLength)
 	}
 	return c, nil
+}
+
+// CheckTokenizer refuses a tokenizer that is not the one that the card was written for.
+func (c *Card) CheckTokenizer(t *token.Tokenizer) error {
+	if h := t.Hash(); c.Tokenizer != "" && c.Tokenizer != h {
+		return fmt.Errorf("%s: the tokenizer's hash is %.12s…, not %.12s…: its files have changed since the model was saved", CardFile, h, c.Tokenizer)
+	}
+	return nil
 }
 
 // Tolerance is how far golden scores may be off, relative to the greater of 1 and their size.
@@ -143,4 +155,43 @@ var goldenTexts = []Pair{
 	{"x", ""},
 	{"", "An answer without a question."},
 	{"is the long passage cut", "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty, and again: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty, and once more: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"},
+}
+
+// ReadCard reads the rank.json of a directory, nil where there is none.
+func ReadCard(dir string) (*Card, error) {
+	d, err := checkpoints.OpenDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("arch: %w", err)
+	}
+	defer d.Close()
+	b, err := d.ReadFile(CardFile, maxJSON)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("arch: %w", err)
+	}
+	c, err := ParseCard(b)
+	if err != nil {
+		return nil, fmt.Errorf("arch: %s: %w", dir, err)
+	}
+	return c, nil
+}
+
+// CheckBase refuses a model whose weights or tokenizer are not those of the base of the card's adapter.
+func (c *Card) CheckBase(m Model) error {
+	if err := c.CheckTokenizer(m.text().Tokenizer); err != nil {
+		return err
+	}
+	if c.Base == nil || c.Base.SHA256 == "" {
+		return nil
+	}
+	h, err := m.text().WeightsHash()
+	if err != nil {
+		return err
+	}
+	if h != c.Base.SHA256 {
+		return fmt.Errorf("%s: the weights of %s have the hash %.12s…, but the adapter was trained on %.12s…", CardFile, m.Origin().Dir, h, c.Base.SHA256)
+	}
+	return nil
 }

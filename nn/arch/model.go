@@ -43,6 +43,8 @@ type Model interface {
 	// Close frees the mapped weights: after that, no value can be read from the directory any more.
 	// Stores that were filled stay as they are.
 	Close() error
+	// text is the part that reads texts.
+	text() *Text
 }
 
 // An Adapter is what wraps the layers of a model.

@@ -26,7 +26,6 @@ type saver interface {
 	// kept are tensors that go into the directory as they came.
 	kept() ([]checkpoints.Tensor, error)
 	card() Card
-	text() *Text
 }
 
 // Save writes a directory that this package, Transformers and sentence-transformers' CrossEncoder open

@@ -176,7 +176,7 @@ func lowered(files map[string][]byte) (*token.Tokenizer, error) {
 	return token.Load(files)
 }
 
-func (s *source) readCard() error {
+func (s *source) readCard() (err error) {
 	b, err := s.files.ReadFile(CardFile, maxJSON)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -187,10 +187,7 @@ func (s *source) readCard() error {
 	if s.card, err = ParseCard(b); err != nil {
 		return err
 	}
-	if h := s.tok.Hash(); s.card.Tokenizer != "" && s.card.Tokenizer != h {
-		return fmt.Errorf("%s: the tokenizer's hash is %.12s…, not %.12s…: its files have changed since the model was saved", CardFile, h, s.card.Tokenizer)
-	}
-	return nil
+	return s.card.CheckTokenizer(s.tok)
 }
 
 func (s *source) readWeights() (err error) {

@@ -68,16 +68,17 @@ func (s Spec) Vocab() []string {
 	})
 }
 
-// Write writes the directory dir, which is made where it is missing, and returns it.
+// Write is s.Write for tests. It returns dir.
 func Write(t testing.TB, dir string, s Spec) string {
 	t.Helper()
-	if err := s.write(dir); err != nil {
+	if err := s.Write(dir); err != nil {
 		t.Fatalf("archtest: %v", err)
 	}
 	return dir
 }
 
-func (s Spec) write(dir string) error {
+// Write writes the directory dir, which is made where it is missing.
+func (s Spec) Write(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
