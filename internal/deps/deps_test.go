@@ -35,23 +35,24 @@ var imports = map[string]string{
 	"checkpoints/hub": "checkpoints",
 
 	// examples; readers and miners stand beside each other, and only the command brings them together
-	"data":            "data/token",
+	"data":            "data/token nn/backend/philox",
 	"data/curriculum": "data",
 	"data/mine":       "data",
-	"data/read":       "data",
+	"data/read":       "data train/metric",
 
 	// the engine, from the kernels up
-	"nn/backend/host":   "nn/backend",
-	"nn/backend/philox": "",
-	"nn/backend/ref":    "nn/backend/host nn/backend/philox",
-	"nn/backend/cpu":    "nn/backend/ref",
-	"cuda":              "nn/backend cuda/driver cuda/kern",
-	"cuda/emu":          "cuda/driver cuda/ptx",
-	"nn/device":         "nn/backend/cpu nn/backend/ref cuda",
-	"nn/graph":          "nn/device",
-	"nn":                "nn/graph",
-	"nn/loss":           "nn",
-	"nn/arch":           "nn checkpoints checkpoints/hub data",
+	"nn/backend/host":     "nn/backend",
+	"nn/backend/cpu/peak": "",
+	"nn/backend/philox":   "",
+	"nn/backend/ref":      "nn/backend/host nn/backend/philox",
+	"nn/backend/cpu":      "nn/backend/ref",
+	"cuda":                "nn/backend cuda/driver cuda/kern",
+	"cuda/emu":            "cuda/driver cuda/ptx",
+	"nn/device":           "nn/backend/cpu nn/backend/ref cuda",
+	"nn/graph":            "nn/device",
+	"nn":                  "nn/graph",
+	"nn/loss":             "nn",
+	"nn/arch":             "nn checkpoints checkpoints/hub data",
 
 	// lora is not to import nn/loss: rank stands on it
 	"lora":    "nn/arch",
