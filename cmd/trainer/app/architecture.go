@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"rung/nn"
 	"rung/nn/arch"
@@ -47,18 +46,12 @@ func openBi(ctx context.Context, c *Config) (arch.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Normalize != nil {
-		m.Head = slices.DeleteFunc(m.Head, func(s arch.Stage) bool { return s.Dense == nil })
-		if *c.Normalize {
-			m.Head = append(m.Head, arch.Stage{Name: fmt.Sprintf("%d_Normalize", 2+len(m.Head))})
-		}
-	}
 	return m, nil
 }
 
 func (c *Config) options() arch.Options {
 	return arch.Options{
 		Labels: c.Labels, MaxLength: c.Data.MaxLength, Pooling: nn.Pooling(c.Pooling), Similarity: arch.Similarity(c.Similarity),
-		Scale: c.Scale, Dropout: c.Dropout, Seed: c.Train.Seed,
+		Normalize: c.Normalize, Scale: c.Scale, Dropout: c.Dropout, Seed: c.Train.Seed,
 	}
 }
