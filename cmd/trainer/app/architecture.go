@@ -31,7 +31,9 @@ func openCross(ctx context.Context, c *Config) (arch.Model, error) {
 			return nil, &useError{fmt.Errorf("%s: %s is of a bi-encoder: a cross-encoder has none", c.from.at1(s.key), s.key), false}
 		}
 	}
-	m, err := arch.OpenCross(ctx, c.Model, c.options())
+	o := c.options()
+	o.Labels = max(1, o.Labels) // never what the directory's head happens to have: the loss is of one score
+	m, err := arch.OpenCross(ctx, c.Model, o)
 	if err != nil {
 		return nil, err
 	}

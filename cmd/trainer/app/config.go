@@ -19,7 +19,7 @@ import (
 type Config struct {
 	Model        string   `yaml:"model"`        // a directory, or hf:org/name@revision
 	Architecture string   `yaml:"architecture"` // a name of Registry.Architectures
-	Labels       int      `yaml:"labels"`       // cross-encoder: classes; 0: as the model has, else 1
+	Labels       int      `yaml:"labels"`       // cross-encoder: classes; 0: 1, a score
 	Pooling      string   `yaml:"pooling"`      // bi-encoder; "": as the model has, else mean
 	Similarity   string   `yaml:"similarity"`   // bi-encoder: cosine or dot; "": as the model has, else cosine
 	Normalize    *bool    `yaml:"normalize"`    // bi-encoder: vectors of length 1; absent: as the model has

@@ -21,13 +21,26 @@ func suggest(name string, known []string) string {
 	}
 	var all []near
 	for _, k := range known {
-		all = append(all, near{k, distance(strings.ToLower(name), strings.ToLower(k))})
+		d := distance(strings.ToLower(name), strings.ToLower(k))
+		if k == initials(name) || len(k) > 2 && strings.Contains(name, k) { // learning_rate, num_epochs
+			d = 0
+		}
+		all = append(all, near{k, d})
 	}
 	best := slices.MinFunc(all, func(a, b near) int { return cmp.Or(cmp.Compare(a.d, b.d), cmp.Compare(a.name, b.name)) })
 	if best.d <= max(1, len(name)/2) {
 		return ": did you mean " + best.name + "?"
 	}
 	return ": want one of " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
+}
+
+// initials are the first letters of a name's words: lr of learning_rate.
+func initials(name string) string {
+	var b strings.Builder
+	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '_' || r == '-' }) {
+		b.WriteByte(word[0])
+	}
+	return b.String()
 }
 
 // distance is the least number of bytes inserted, deleted, replaced or swapped with their neighbour that

@@ -63,7 +63,7 @@ func (e *Env) tokenize(ctx context.Context, model string, pairs, words bool, len
 		for i, line := range lines {
 			if err := encode(line); err != nil {
 				_ = out.Flush()
-				return fmt.Errorf("tokenize: line %d: %w", first+i, err)
+				return fmt.Errorf("line %d: %w", first+i, err)
 			}
 			row := struct {
 				IDs    []int32  `json:"ids"`
@@ -85,8 +85,5 @@ func (e *Env) tokenize(ctx context.Context, model string, pairs, words bool, len
 		}
 		return out.Flush()
 	})
-	if err != nil && ctx.Err() == nil {
-		return prefix("tokenize", err)
-	}
-	return err
+	return prefix("tokenize", err)
 }
