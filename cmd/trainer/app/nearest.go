@@ -28,7 +28,7 @@ func suggest(name string, known []string) string {
 		all = append(all, near{k, d})
 	}
 	best := slices.MinFunc(all, func(a, b near) int { return cmp.Or(cmp.Compare(a.d, b.d), cmp.Compare(a.name, b.name)) })
-	if best.d <= max(1, len(name)/2) {
+	if best.d <= max(1, max(len(name), len(best.name))/2) {
 		return ": did you mean " + best.name + "?"
 	}
 	return ": want one of " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
