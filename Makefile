@@ -4,6 +4,7 @@
 # make ci       everything that a change must pass (.ci/run)
 # make env      prints what go build, go vet, go test and an editor need for the CUDA files: eval "$(make env)"
 # make rename MODULE=host/path   moves the module to another name
+# make long     the tests that take minutes
 # Also: race, test-gpu, abi, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
 
 # gorgonia.org/cu includes <cuda.h> and links -lcuda. It finds our declarations of the driver's ABI and an empty archive:
@@ -41,6 +42,10 @@ cpu:
 
 test:
 	go test ./...
+
+# Tests that take minutes: whole training runs against recorded ones, where the reference data is
+long:
+	RUNG_LONG=1 go test -timeout 60m ./nn/arch ./train ./cmd/...
 
 race:
 	go test -race -shuffle=on $(RACE)
@@ -97,4 +102,4 @@ rename:
 clean:
 	rm -rf bin
 
-.PHONY: all cpu test race test-gpu env abi lint fuzz ci rename clean
+.PHONY: all cpu test long race test-gpu env abi lint fuzz ci rename clean

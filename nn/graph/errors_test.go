@@ -177,7 +177,12 @@ func TestRunErrors(t *testing.T) {
 
 // Random misuse makes errors, never panics.
 func TestMisuse(t *testing.T) {
-	errs := 0
+	errs, be := 0, workers(t, 1)
+	store, err := graph.NewStore(be, []graph.Segment{
+		{Path: "w", Dims: []int{4, 4}, Trainable: true}, {Path: "b", Dims: []int{4}, Trainable: true}, {Path: "one", Dims: []int{1, 1}, Trainable: true},
+	}, true)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = store.Close() })
 	for trial := range 3000 {
 		next := uint64(0)
 		draw := func(n int) int {
@@ -191,7 +196,13 @@ func TestMisuse(t *testing.T) {
 				b.Index(fmt.Sprint("each", a), graph.Each(a, 4)), b.Index(fmt.Sprint("table", a), graph.Rows(a, 4, 3)))
 		}
 		pool = append(pool, b.Index("offsets", graph.Vec(5)))
-		e := func() graph.E { return pool[draw(len(pool))] }
+		easy := []graph.E{b.Input("inT", graph.Rows(backend.Tok, 4, 4)), b.Linear(b.Input("inT", graph.Rows(backend.Tok, 4, 4)), b.Param("w", 4, 4), none())}
+		e := func() graph.E {
+			if draw(3) > 0 { // so that some graphs are right
+				return easy[draw(len(easy))]
+			}
+			return pool[draw(len(pool))]
+		}
 		num := func() int { return draw(7) - 1 }
 		ops := []func() graph.E{
 			func() graph.E { return b.Linear(e(), e(), e()) }, func() graph.E { return b.Unary(backend.Func(num()*2), e()) },
@@ -212,12 +223,12 @@ func TestMisuse(t *testing.T) {
 			func() graph.E { return b.Param("p", num(), num()) }, func() graph.E { return b.Input("i", e().Shape()) },
 		}
 		good := b
-		for range 12 {
+		for range 1 + draw(5) {
 			if x := ops[draw(len(ops))](); x.OK() && b.Err() == nil {
-				pool = append(pool, x)
+				pool, easy = append(pool, x), append(easy, x)
 			}
 		}
-		outs := []graph.E{e(), e()}
+		outs := []graph.E{easy[len(easy)-1], e()}
 		b2, y := graph.Rewrite(outs)
 		if b2.Err() == nil && len(y) > 0 && y[0].OK() {
 			good = b2
@@ -225,17 +236,27 @@ func TestMisuse(t *testing.T) {
 			y = outs
 		}
 		s := graph.Spec{Outputs: map[string]graph.E{"y": y[0]}, Wrt: []graph.E{e()}, PerUnit: draw(2) == 0}
-		if draw(2) == 0 {
+		if draw(4) > 0 {
 			s.Wrt[0] = good.Param("w", 4, 4)
 		}
 		s.Seeds = []graph.Seed{{Out: y[0], Grad: good.Input("seed", y[0].Shape())}}
 		if draw(3) == 0 {
 			s.Keep = []graph.E{e(), y[len(y)-1]}
 		}
-		if _, err := graph.Compile(good, s); err != nil {
+		p, err := graph.Compile(good, s)
+		if err != nil {
 			errs++
+			require.NotContains(t, err.Error(), "\n")
+			continue
 		}
+		r, err := p.NewRun(be, 4)
+		require.NoError(t, err)
+		if err := r.Bind(store); err == nil { // indexes are 0: right or an error
+			_ = r.Do(context.Background(), &backend.Scalars{Count: [backend.NumAxes]int{0, 4, 4, 4}}, false)
+		}
+		require.NoError(t, r.Close())
 	}
 	require.Greater(t, errs, 1000)
+	require.Less(t, errs, 2900)
 	t.Logf("%d of 3000 refused", errs)
 }

@@ -19,8 +19,8 @@ import (
 // The batch of all tests: sequences of 3, 0, 1 and 3 tokens, three units of at most three candidates,
 // of which the last has none.
 var (
-	real   = graph.Dims{T: 7, N: 4, B: 3, K: 3}
-	counts = [backend.NumAxes]int{backend.Tok: real.T, backend.Seq: real.N, backend.Unit: real.B}
+	batch  = graph.Dims{T: 7, N: 4, B: 3, K: 3}
+	counts = [backend.NumAxes]int{backend.Tok: batch.T, backend.Seq: batch.N, backend.Unit: batch.B}
 	ints   = map[string][]int32{
 		"ids": {3, 1, 4, 1, 0, 2, 4}, "pos": {0, 1, 2, 0, 0, 1, 2}, "types": {0, 0, 1, 1, 0, 1, 1},
 		"seqs": {0, 0, 0, 2, 3, 3, 3}, "offsets": {0, 3, 3, 4, 7}, "keys": {11, 7, 5, 900},
@@ -140,7 +140,7 @@ func draw(name string, n int) []float64 {
 // compile builds the program: outputs "y" and, with a gradient of each weight, the seed "probe".
 func compile(f build, o option) (*net, *graph.Program, graph.Shape, error) {
 	g := &net{Builder: graph.New(backend.Float64), dims: map[string][]int{}}
-	g.d = graph.Dims{T: real.T + o.spareT, N: real.N + o.spareN, B: real.B + o.spareB, K: real.K}
+	g.d = graph.Dims{T: batch.T + o.spareT, N: batch.N + o.spareN, B: batch.B + o.spareB, K: batch.K}
 	outs := f(g)
 	if !o.keep {
 		outs = outs[:1]
@@ -195,7 +195,7 @@ func (j *job) run(t testing.TB, o option) *graph.Run {
 	if o.stale == 0 {
 		o.stale = 0xff
 	}
-	r, err := j.p.NewRun(painted{j.be, o.stale}, real.B)
+	r, err := j.p.NewRun(painted{j.be, o.stale}, batch.B)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.Close() })
 	for name, v := range ints {

@@ -81,7 +81,7 @@ func (a *applied) DiffWRT(n int) []bool {
 
 // SymDiff is Gorgonia's entry to Diff. Gradients that nobody needs are pruned when programs are
 // compiled.
-func (a *applied) SymDiff(_ G.Nodes, out, dy *G.Node) (G.Nodes, error) {
+func (a *applied) SymDiff(inputs G.Nodes, out, dy *G.Node) (G.Nodes, error) {
 	d, ok := a.info.op.(Differ)
 	if !ok {
 		return nil, errors.New("it has none")
@@ -90,7 +90,11 @@ func (a *applied) SymDiff(_ G.Nodes, out, dy *G.Node) (G.Nodes, error) {
 	if s := a.b.info[dy]; s.out[0].Axis == backend.Fixed {
 		s.out[0].Axis = a.out.Axis
 	}
-	gs := d.Diff(a.b, E{a.b, out}, a.info.in, E{a.b, dy})
+	in := make([]E, len(inputs)) // not a.info.in: backward may read copies that are computed again
+	for i, n := range inputs {
+		in[i] = E{a.b, n}
+	}
+	gs := d.Diff(a.b, E{a.b, out}, in, E{a.b, dy})
 	ns := make(G.Nodes, len(gs))
 	for i, g := range gs {
 		ns[i] = g.n

@@ -123,9 +123,9 @@ func (o unary) Diff(b *Builder, n E, in []E, dy E) []E {
 	case backend.Positive: // flat everywhere it has a derivative
 		return []E{b.Scale(dy, 0)}
 	case backend.Tanh, backend.Sigmoid, backend.Exp:
-		return []E{b.Apply(unaryGrad{o.f}, n, dy)}
+		return []E{b.Apply(unaryGrad(o), n, dy)}
 	}
-	return []E{b.Apply(unaryGrad{o.f}, in[0], dy)}
+	return []E{b.Apply(unaryGrad(o), in[0], dy)}
 }
 
 // unaryGrad is dy f'. Its first input is x, or y where the derivative reads that.
@@ -230,7 +230,7 @@ func (o normalize) Lower(l *Lowering, out, in []backend.Buf) {
 }
 
 func (o normalize) Diff(b *Builder, n E, _ []E, dy E) []E {
-	return []E{b.Apply(plain{name: "normalize.dx", call: backend.NormalizeGrad, shape: likeFirst}, n, b.Saved(n, 1), dy)}
+	return []E{b.Apply(plain{name: "normalize.dx", call: backend.NormalizeGrad, shape: likeFirst, f: [4]float64{o.eps}}, n, b.Saved(n, 1), dy)}
 }
 
 // rowSum is the sum of each row.

@@ -37,7 +37,7 @@ func TestCompileTogether(t *testing.T) {
 
 // Two runs of one program share its workers and weights, and each has the results of one alone.
 func TestRunTogether(t *testing.T) {
-	j := start(t, logits(true), option{rewrite: true, frozen: nil, workers: 2})
+	j := start(t, logits(true), option{rewrite: true, workers: 2})
 	j.do(t)
 	want := j.value(t)
 	var wg sync.WaitGroup
@@ -52,7 +52,7 @@ func TestRunTogether(t *testing.T) {
 					return
 				}
 			}
-			got[i], errs[i] = graph.Output[float64](r, "y", real.N, nil)
+			got[i], errs[i] = graph.Output[float64](r, "y", batch.N, nil)
 		})
 	}
 	wg.Wait()
@@ -110,7 +110,7 @@ func TestKernelPanics(t *testing.T) {
 			require.NoError(t, r.Do(context.Background(), &j.n, false))
 		}
 		j.do(t)
-		got, err := graph.Output[float64](r, "y", real.B, nil)
+		got, err := graph.Output[float64](r, "y", batch.B, nil)
 		require.NoError(t, err)
 		require.Equal(t, j.value(t), got)
 	}

@@ -10,7 +10,6 @@ import (
 
 	"rung/nn/backend"
 	"rung/nn/backend/host"
-	"rung/nn/backend/philox"
 )
 
 // As in attention.h: keys of a block, and scores of one.
@@ -71,14 +70,10 @@ func span(a *args, n int) (q0, q1, k0, k1 int) {
 
 // drop is the dropout of a head's probabilities: each head is a site of its own.
 func drop(a *args, n, head int) C.struct_drop {
-	keys := a.Int[4]
-	if keys == nil || a.F[0] == 0 {
+	if a.Int[4] == nil || a.F[0] == 0 {
 		return C.struct_drop{}
 	}
-	return C.struct_drop{
-		seed: C.uint64_t(a.S.Seed), step: C.uint32_t(a.S.Step), key: C.uint32_t(keys[n]), site: C.uint32_t(a.I[2] + head),
-		cut: C.uint32_t(philox.Threshold(a.F[0])), keep: C.float(1 / (1 - a.F[0])), on: 1,
-	}
+	return dropOf(a, a.Int[4][n], a.I[2]+head)
 }
 
 func (s isa) attnHead(a *args, scratch []float32, n, head int) {
@@ -88,7 +83,9 @@ func (s isa) attnHead(a *args, scratch []float32, n, head int) {
 	j := head * d
 	if k0 == k1 { // at most one query, and its offset may be the capacity
 		for i := q0; i < q1; i++ {
-			clear(y.Row(i)[j : j+d])
+			if !y.Nil() {
+				clear(y.Row(i)[j : j+d])
+			}
 			if !lse.Nil() {
 				lse.Row(i)[head] = 0
 			}

@@ -5,36 +5,29 @@
 
 enum { KEYS = 512, SCORES = 48 * KEYS }; // keys of a block, scores of one
 
-// A right is the right factor of a product: panels, or a matrix as it is where no panel is cut.
-struct right {
-	const float *b;
-	long bs, panel; // floats from row to row of a panel, and from panel to panel
-};
-
-static struct right rows(float *to, const float *x, long ld, long n, long k) {
-	if (n % VL == 0) return (struct right){x, ld, NR};
+// The right factor of a product is n columns in panels, or the transpose of n rows. All are packed,
+// even those that could be read as they are: rows of activations are pages apart.
+static void rows(float *to, const float *x, long ld, long n, long k) {
 	for (long j = 0; j < n; j += NR) panel(to + j * k, x + j, ld, least(NR, n - j), k);
-	return (struct right){to, NR, NR * k};
 }
 
-static struct right columnsOf(float *to, const float *x, long ld, long n, long k) {
+static void transposed(float *to, const float *x, long ld, long n, long k) {
 	for (long j = 0; j < n; j += NR) panelT(to + j * k, x + j * ld, ld, least(NR, n - j), k);
-	return (struct right){to, NR, NR * k};
 }
 
 // product is c (m,n) = or += a b. With pad c has room for whole panels.
-INLINE void product(const int how, long m, long n, long k, const float *a, long s, struct right b, float *c, long ldc, int add, int pad) {
+INLINE void product(const int how, long m, long n, long k, const float *a, long s, const float *b, float *c, long ldc, int add, int pad) {
 	for (long j = 0; j < n; j += NR)
 		for (long i = 0; i < m; i += MR)
-			edge(how, least(MR, m - i), pad ? NR : least(NR, n - j), k, how == ALONG ? a + i * s : a + i, s, b.b + j / NR * b.panel, b.bs, c + i * ldc + j, ldc, add);
+			edge(how, least(MR, m - i), pad ? NR : least(NR, n - j), k, how == ALONG ? a + i * s : a + i, s, b + j * k, NR, c + i * ldc + j, ldc, add);
 }
-static __attribute__((noinline)) void productAlong(long m, long n, long k, const float *a, long s, struct right b, float *c, long ldc, int add) {
+static __attribute__((noinline)) void productAlong(long m, long n, long k, const float *a, long s, const float *b, float *c, long ldc, int add) {
 	product(ALONG, m, n, k, a, s, b, c, ldc, add, 0);
 }
-static __attribute__((noinline)) void productAcross(long m, long n, long k, const float *a, long s, struct right b, float *c, long ldc, int add) {
+static __attribute__((noinline)) void productAcross(long m, long n, long k, const float *a, long s, const float *b, float *c, long ldc, int add) {
 	product(ACROSS, m, n, k, a, s, b, c, ldc, add, 0);
 }
-static __attribute__((noinline)) void scores(long m, long n, long k, const float *a, long s, struct right b, float *c, long ldc) {
+static __attribute__((noinline)) void scores(long m, long n, long k, const float *a, long s, const float *b, float *c, long ldc) {
 	product(ALONG, m, n, k, a, s, b, c, ldc, 0, 1);
 }
 
@@ -86,33 +79,32 @@ void FN(attn)(const struct attn *x) {
 	const long d = x->d, block = queriesOf(x->keys);
 	float *const kt = x->scratch, *const vp = kt + KEYS * d, *const s = vp + KEYS * upto(d, NR);
 	float *const top = s + SCORES, *const sum = top + block;
-	struct right k = {0}, v = {0};
 	for (long i = 0; i < x->rows; i += block) {
 		long m = least(block, x->rows - i);
 		for (long j = 0; j < x->keys; j += KEYS) {
 			long n = least(KEYS, x->keys - j), ld = upto(n, NR);
 			if (x->keys > KEYS || i == 0) {
-				k = columnsOf(kt, x->k + j * x->ldk, x->ldk, n, d);
-				v = rows(vp, x->v + j * x->ldv, x->ldv, d, n);
+				transposed(kt, x->k + j * x->ldk, x->ldk, n, d);
+				rows(vp, x->v + j * x->ldv, x->ldv, d, n);
 			}
-			scores(m, n, d, x->q + i * x->ldq, x->ldq, k, s, ld);
+			scores(m, n, d, x->q + i * x->ldq, x->ldq, kt, s, ld);
 			for (long r = 0; r < m; r++) {
 				float t = maximum(s + r * ld, n) * x->scale;
 				if (j > 0) {
 					t = top[r] > t ? top[r] : t;
 					float f = expf(top[r] - t);
 					sum[r] *= f;
-					times(x->y + (i + r) * x->ldy, d, f);
+					if (x->y) times(x->y + (i + r) * x->ldy, d, f);
 				}
 				float z = exponentials(s + r * ld, n, x->scale, t);
 				sum[r] = j > 0 ? sum[r] + z : z;
 				top[r] = t;
 				if (x->drop.on) dropRow(s + r * ld, &x->drop, i + r, j, n);
 			}
-			productAlong(m, d, n, s, ld, v, x->y + i * x->ldy, x->ldy, j > 0);
+			if (x->y) productAlong(m, d, n, s, ld, vp, x->y + i * x->ldy, x->ldy, j > 0);
 		}
 		for (long r = 0; r < m; r++) {
-			times(x->y + (i + r) * x->ldy, d, 1 / sum[r]);
+			if (x->y) times(x->y + (i + r) * x->ldy, d, 1 / sum[r]);
 			if (x->lse) x->lse[(i + r) * x->ldlse] = top[r] + logf(sum[r]);
 		}
 	}
@@ -144,24 +136,24 @@ void FN(attn_grad)(const struct attn_grad *x) {
 	const long d = x->d, block = queriesOf(x->keys), wide = upto(d, NR);
 	float *const kt = x->scratch, *const vt = kt + KEYS * d, *const s = vt + KEYS * d, *const g = s + SCORES;
 	float *const kp = g + SCORES, *const qp = kp + KEYS * wide, *const dyp = qp + block * wide;
-	struct right kT = {0}, vT = {0}, k = {0};
 	for (long i = 0; i < x->rows; i += block) {
 		long m = least(block, x->rows - i);
 		const float *q = x->q + i * x->ldq, *dy = x->dy + i * x->lddy;
-		struct right qr = rows(qp, q, x->ldq, d, m), dyr = rows(dyp, dy, x->lddy, d, m);
+		rows(qp, q, x->ldq, d, m);
+		rows(dyp, dy, x->lddy, d, m);
 		for (long j = 0; j < x->keys; j += KEYS) {
 			long n = least(KEYS, x->keys - j), ld = upto(n, NR);
 			if (x->keys > KEYS || i == 0) {
-				kT = columnsOf(kt, x->k + j * x->ldk, x->ldk, n, d);
-				vT = columnsOf(vt, x->v + j * x->ldv, x->ldv, n, d);
-				k = rows(kp, x->k + j * x->ldk, x->ldk, d, n);
+				transposed(kt, x->k + j * x->ldk, x->ldk, n, d);
+				transposed(vt, x->v + j * x->ldv, x->ldv, n, d);
+				rows(kp, x->k + j * x->ldk, x->ldk, d, n);
 			}
-			scores(m, n, d, q, x->ldq, kT, s, ld);
-			scores(m, n, d, dy, x->lddy, vT, g, ld);
+			scores(m, n, d, q, x->ldq, kt, s, ld);
+			scores(m, n, d, dy, x->lddy, vt, g, ld);
 			for (long r = 0; r < m; r++) gradRow(x, s + r * ld, g + r * ld, i + r, j, n);
-			if (x->dv) productAcross(n, d, m, s, ld, dyr, x->dv + j * x->lddv, x->lddv, i > 0);
-			if (x->dk) productAcross(n, d, m, g, ld, qr, x->dk + j * x->lddk, x->lddk, i > 0);
-			if (x->dq) productAlong(m, d, n, g, ld, k, x->dq + i * x->lddq, x->lddq, j > 0);
+			if (x->dv) productAcross(n, d, m, s, ld, dyp, x->dv + j * x->lddv, x->lddv, i > 0);
+			if (x->dk) productAcross(n, d, m, g, ld, qp, x->dk + j * x->lddk, x->lddk, i > 0);
+			if (x->dq) productAlong(m, d, n, g, ld, kp, x->dq + i * x->lddq, x->lddq, j > 0);
 		}
 	}
 }

@@ -64,9 +64,12 @@ func backward(t testing.TB, f probe) probe {
 }
 
 func TestAttn(t *testing.T) {
-	lengths := [][]int{{1}, {0, 7, 0, 17, 1}, {39, 64, 5}, {128, 129}, {512}, {700}}
+	lengths := [][]int{{1}, {0, 7, 0, 17, 1}, {39, 64, 5}, {129}, {530}}
 	for _, l := range lengths {
 		for _, width := range []int{5, 16, 32} {
+			if l[0] > 500 && width != 32 {
+				continue
+			}
 			for _, rate := range []float64{0, .1} {
 				name := fmt.Sprint(l, width, rate)
 				f := attention(l, 2, width, false, rate, 1)
@@ -84,7 +87,7 @@ func TestAttnOneQuery(t *testing.T) {
 }
 
 func TestAttnGreatScores(t *testing.T) {
-	f := attention([]int{60, 600}, 1, 16, false, 0, 60) // scores of ±200
+	f := attention([]int{60, 520}, 1, 16, false, 0, 60) // scores of ±200
 	check(t, "great scores", f, 1e-4)
 	check(t, "great scores, gradients", backward(t, f), 1e-4)
 }
@@ -93,6 +96,8 @@ func TestAttnDead(t *testing.T) {
 	f := attention([]int{9, 33}, 2, 8, false, .1, 1)
 	f.outs[1] = dead
 	check(t, "no lse", f, 2e-6)
+	f.outs[0], f.outs[1] = dead, mat(backend.Tok, f.ins[1].rows, 2, 2)
+	check(t, "only lse", f, 2e-6)
 	f = attention([]int{9, 33}, 2, 8, false, .1, 1)
 	for k := range 3 {
 		p := backward(t, f)
@@ -105,7 +110,7 @@ func TestAttnDead(t *testing.T) {
 func TestSequencesAlone(t *testing.T) {
 	for isa, be := range backends(t, 2) {
 		some := attention([]int{30, 70}, 2, 32, false, .1, 1)
-		many := attention([]int{30, 70, 128, 600}, 2, 32, false, .1, 1)
+		many := attention([]int{30, 70, 128, 520}, 2, 32, false, .1, 1)
 		many.ins[0].values, many.ins[1].values, many.ins[2].values = drawn(t, some, many, 0), drawn(t, some, many, 1), drawn(t, some, many, 2)
 		a, b := once[float32](t, be, some)[0], once[float32](t, be, many)[0]
 		require.Equal(t, a[:100*65], b[:100*65], isa)

@@ -131,3 +131,27 @@ func backwardLike(f probe) probe {
 	p.ins = append(append([]operand{}, f.ins...), f.outs[0], lse, f.outs[0])
 	return p
 }
+
+// BenchmarkRows is what moves memory: bytes read and written.
+func BenchmarkRows(b *testing.B) {
+	const rows, d = 4096, 384
+	full := func(c int) operand { return mat(backend.Tok, rows, c, 0) }
+	one := full(1)
+	for _, c := range []struct {
+		name  string
+		p     probe
+		bytes float64
+	}{
+		{"gelu", probe{op: backend.Unary, outs: []operand{full(1536)}, ins: []operand{full(1536)}}, 2 * rows * 1536 * 4},
+		{"gelu's derivative", probe{op: backend.UnaryGrad, outs: []operand{full(1536)}, ins: []operand{full(1536), dead, full(1536)}}, 3 * rows * 1536 * 4},
+		{"norm", probe{op: backend.Norm, outs: []operand{full(d), one, one, full(d)}, ins: []operand{full(d), full(d), weight(1, d, 0), weight(1, d, 0)}}, 4 * rows * d * 4},
+		{"norm dx", probe{op: backend.NormDX, outs: []operand{full(d)}, ins: []operand{full(d), one, one, weight(1, d, 0), full(d)}}, 3 * rows * d * 4},
+		{"norm dg", probe{op: backend.NormDG, outs: []operand{weight(1, d, 0), weight(1, d, 0)}, ins: []operand{full(d), one, one, full(d)}}, 2 * rows * d * 4},
+		{"column sums", probe{op: backend.ColSum, outs: []operand{weight(1, 1536, 0)}, ins: []operand{full(1536)}}, rows * 1536 * 4},
+		{"add", probe{op: backend.Add, outs: []operand{full(d)}, ins: []operand{full(d), full(d)}}, 3 * rows * d * 4},
+		{"adamw", update(backend.AdamW, 1<<22, 2, [4]int{}, [4]float64{.9, .999, 1e-8, .01}, 1), 7 * 4 << 22},
+	} {
+		c.p.s = counts(rows, 1, 1)
+		b.Run(c.name, func(b *testing.B) { measure(b, c.p, c.bytes, "B") })
+	}
+}

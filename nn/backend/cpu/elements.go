@@ -52,20 +52,32 @@ func (s isa) addTo(a *args, lo, hi int) {
 	})
 }
 
+// dropOf is the dropout of a sequence's key at a site.
+func dropOf(a *args, key int32, site int) C.struct_drop {
+	d := C.struct_drop{
+		seed: C.uint64_t(a.S.Seed), step: C.uint32_t(a.S.Step), key: C.uint32_t(key), site: C.uint32_t(site),
+		cut: C.uint32_t(philox.Threshold(a.F[0])), on: 1,
+	}
+	if a.F[0] < 1 {
+		d.keep = C.float(1 / (1 - a.F[0]))
+	}
+	return d
+}
+
 func (s isa) dropout(a *args, lo, hi int) {
-	x, y := a.Src[0], a.Dst[0]
-	keys, seqs, pos := a.Int[1], a.Int[2], a.Int[3]
-	c := C.struct_dropout{cols: C.long(x.Cols), acc: flag(a.Out[0].Acc), drop: C.struct_drop{
-		seed: C.uint64_t(a.S.Seed), step: C.uint32_t(a.S.Step), site: C.uint32_t(a.I[0]),
-		cut: C.uint32_t(philox.Threshold(a.F[0])), keep: C.float(1 / (1 - a.F[0])), on: 1,
-	}}
+	x, y, keys := a.Src[0], a.Dst[0], a.Int[1]
+	var seqs, pos []int32
+	if len(a.Int) > 2 {
+		seqs, pos = a.Int[2], a.Int[3]
+	}
 	for i := lo; i < hi; i++ {
 		n, p := i, 0
 		if seqs != nil {
 			n, p = int(seqs[i]), int(pos[i])
 		}
-		c.drop.key, c.first = C.uint32_t(keys[n]), C.uint32_t(p*x.Cols)
-		c.x, c.y = at(x, i, 0), at(y, i, 0)
-		C.rung_dropout(s.id, c)
+		C.rung_dropout(s.id, C.struct_dropout{
+			x: at(x, i, 0), y: at(y, i, 0), cols: C.long(x.Cols), first: C.uint32_t(p * x.Cols), acc: flag(a.Out[0].Acc),
+			drop: dropOf(a, keys[n], a.I[0]),
+		})
 	}
 }

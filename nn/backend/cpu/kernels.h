@@ -51,7 +51,7 @@ struct drop {
 // One head of one sequence: q (rows,d), k and v (keys,d), keys > 0, d the width of a head.
 struct attn {
 	const float *q, *k, *v;
-	float *y, *lse, *scratch; // y (rows,d), lse (rows) or null
+	float *y, *lse, *scratch; // y (rows,d), lse (rows); either may be null
 	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse;
 	float scale;
 	struct drop drop;
@@ -87,7 +87,8 @@ struct dropout {
 };
 
 struct norm {
-	float *y, *mean, *rstd, *sum; // all but y may be null
+	float *y, *mean, *rstd, *sum; // each may be null
+	float *row;                   // (cols): instead of y, where that is null
 	const float *x, *res, *g, *b; // res may be null
 	long rows, cols, ldy, ldmean, ldrstd, ldsum, ldx, ldres;
 	double eps;
@@ -156,13 +157,14 @@ struct sgd {
 	const float *g;
 	long n;
 	float f, momentum, decay, lr;
-	int nesterov, start; // start: the momentum begins here
+	int nesterov;
 };
 
+// Squares of n elements from number from on of a matrix.
 struct squares {
 	const float *x;
 	double *sum;
-	long n;
+	long from, n, cols, ld;
 };
 
 // Every kernel has a version for each instruction set, and rung_NAME, which calls that of isa.

@@ -8,9 +8,10 @@ enum { PLAIN, GELU, GATE };
 
 // store finishes one vector of row i, whose first of n columns is j.
 INLINE void store(const struct mat *x, const int how, long i, long j, long n, vf s) {
-	float *y = x->y + i * x->ldy + j;
 	if (x->bias) s = vadd(s, vloadn(x->bias + j, n));
 	if (x->pre) vstoren(x->pre + i * x->ldpre + j, s, n);
+	if (!x->y) return;
+	float *y = x->y + i * x->ldy + j;
 	if (how == GELU) s = vgelu(s);
 	if (how == GATE) s = vmul(s, vgelud(vloadn(x->gate + i * x->ldgate + j, n)));
 	if (x->acc) s = vadd(s, vloadn(y, n));

@@ -24,6 +24,7 @@ type operand struct {
 	rows, cols int
 	pad        int
 	acc        bool
+	drawn      bool    // a result that is also read
 	scale      float64 // of normal draws; 0: 1
 	values     []float64
 	ints       []int32
@@ -175,7 +176,7 @@ func fillOperand[F host.Float](p probe, o operand, k int, result bool, units int
 				if o.values != nil {
 					n = i*o.cols + j
 				}
-				if !result || o.acc {
+				if !result || o.acc || o.drawn {
 					dst[at] = F(float32(draws[n] * scale)) // the same numbers in both precisions
 				}
 			}

@@ -14,7 +14,7 @@ import (
 
 // installRows replaces what works on rows.
 func (s isa) installRows(t *host.Kernels[float32]) {
-	t[backend.Norm] = byRows(s.norm)
+	t[backend.Norm] = s.norm()
 	t[backend.NormDX] = byRows(s.normDX)
 	t[backend.NormDG] = s.columnSums(2, 0, func(a *args, lo, hi int, dg, db mat) { s.normSums(a, lo, hi, dg, db) })
 	t[backend.ColSum] = s.columnSums(1, 0, func(a *args, lo, hi int, db, _ mat) { s.sums(a, lo, hi, db) })
@@ -26,12 +26,24 @@ func (s isa) installRows(t *host.Kernels[float32]) {
 	t[backend.MaxGrad] = bySequences(2, s.maxGrad)
 }
 
-func (s isa) norm(a *args, lo, hi int) {
+// norm goes over rows twice; a worker keeps a row where its result is dead.
+func (s isa) norm() host.Kernel[float32] {
+	return host.Kernel[float32]{
+		Scratch: func(a *args) int { return 4 * a.Workers * a.In[0].Cols },
+		Phases: []host.Phase[float32]{{
+			N:     func(a *args) int { return a.Src[0].Rows },
+			Grain: func(a *args) int { return max(1, work/a.In[0].Cols) },
+			RunAs: func(a *args, worker, lo, hi int) { s.normRows(a, part(a, worker, a.In[0].Cols), lo, hi) },
+		}},
+	}
+}
+
+func (s isa) normRows(a *args, row []float32, lo, hi int) {
 	y, mean, rstd, sum, x, res := a.Dst[0], a.Dst[1], a.Dst[2], a.Dst[3], a.Src[0], a.Src[1]
 	C.rung_norm(s.id, C.struct_norm{
-		y: at(y, lo, 0), mean: at(mean, lo, 0), rstd: at(rstd, lo, 0), sum: at(sum, lo, 0),
+		y: at(y, lo, 0), mean: at(mean, lo, 0), rstd: at(rstd, lo, 0), sum: at(sum, lo, 0), row: (*C.float)(&row[0]),
 		x: at(x, lo, 0), res: at(res, lo, 0), g: at(a.Src[2], 0, 0), b: at(a.Src[3], 0, 0),
-		rows: C.long(hi - lo), cols: C.long(y.Cols), ldy: C.long(y.Ld), ldmean: C.long(mean.Ld), ldrstd: C.long(rstd.Ld),
+		rows: C.long(hi - lo), cols: C.long(x.Cols), ldy: C.long(y.Ld), ldmean: C.long(mean.Ld), ldrstd: C.long(rstd.Ld),
 		ldsum: C.long(sum.Ld), ldx: C.long(x.Ld), ldres: C.long(res.Ld), eps: C.double(a.F[0]),
 	})
 }

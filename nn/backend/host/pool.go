@@ -2,8 +2,9 @@ package host
 
 import (
 	"fmt"
+	"path/filepath"
 	"runtime"
-	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -107,7 +108,7 @@ func (p *Pool) Do(n, grain int, run func(worker, lo, hi int)) error {
 func alone(n, grain int, run func(worker, lo, hi int)) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &failure{r, debug.Stack()}
+			err = failed(r)
 		}
 	}()
 	for lo := 0; lo < n; lo += grain {
@@ -119,7 +120,7 @@ func alone(n, grain int, run func(worker, lo, hi int)) (err error) {
 func (j *job) work(worker int) {
 	defer func() {
 		if r := recover(); r != nil {
-			j.failed.CompareAndSwap(nil, &failure{r, debug.Stack()})
+			j.failed.CompareAndSwap(nil, failed(r))
 			j.next.Store(int64(j.n)) // the others stop
 		}
 	}()
@@ -132,10 +133,26 @@ func (j *job) work(worker int) {
 	}
 }
 
-// A failure is a panic in a kernel.
+// A failure is a panic in a kernel, and where it was.
 type failure struct {
 	what  any
-	stack []byte
+	where string
 }
 
-func (f *failure) Error() string { return fmt.Sprintf("panic: %v\n%s", f.what, f.stack) }
+// failed makes a failure; it is called where the panic is recovered.
+func failed(what any) *failure {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for panicked := false; ; {
+		f, more := frames.Next()
+		if panicked && !strings.HasPrefix(f.Function, "runtime.") {
+			return &failure{what, fmt.Sprintf("%s:%d", filepath.Base(f.File), f.Line)}
+		}
+		panicked = panicked || f.Function == "runtime.gopanic"
+		if !more {
+			return &failure{what, "an unknown place"}
+		}
+	}
+}
+
+func (f *failure) Error() string { return fmt.Sprintf("panic at %s: %v", f.where, f.what) }
