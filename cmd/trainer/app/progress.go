@@ -40,7 +40,7 @@ type progress struct {
 
 func newProgress(e *Env, r *train.Run, measures []string) *progress {
 	p := &progress{env: e, names: measures, began: time.Now(), first: r.Done(), lines: e.Stderr}
-	if f, ok := e.Stderr.(*os.File); ok && !e.JSON && cwriter.IsTerminal(int(f.Fd())) && r.Done() < r.Total() {
+	if f, ok := e.Stderr.(*os.File); ok && !e.JSON && hasBars(f) && r.Done() < r.Total() {
 		p.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
 		p.bar = p.bars.AddBar(int64(r.Total()), mpb.BarRemoveOnComplete(), mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
 			if s := p.text.Load(); s != nil {
@@ -52,6 +52,15 @@ func newProgress(e *Env, r *train.Run, measures []string) *progress {
 		p.lines = p.bars
 	}
 	return p
+}
+
+// hasBars tells that a file is a terminal with room for a bar.
+func hasBars(f *os.File) bool {
+	if !cwriter.IsTerminal(int(f.Fd())) {
+		return false
+	}
+	width, _, err := cwriter.GetSize(int(f.Fd()))
+	return err == nil && width > 0
 }
 
 // step shows a step.

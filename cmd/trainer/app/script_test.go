@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"rung/checkpoints"
 	"rung/nn/backend/philox"
@@ -23,7 +25,22 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"trainer": func() { os.Exit(Main(Builtin())) }})
+	testscript.Main(m, map[string]func(){
+		"trainer": func() { os.Exit(Main(Builtin())) },
+		"stubborn": func() { // a trainer whose command sleep does not heed the first signal
+			r := Builtin()
+			r.Commands["sleep"] = func(e *Env) *cobra.Command {
+				return &cobra.Command{Use: "sleep", GroupID: "look", RunE: func(cmd *cobra.Command, _ []string) error {
+					fmt.Fprintln(e.Stdout, "asleep")
+					<-cmd.Context().Done()
+					fmt.Fprintln(e.Stdout, "woken")
+					time.Sleep(time.Minute)
+					return nil
+				}}
+			}
+			os.Exit(Main(r))
+		},
+	})
 }
 
 // The scripts run the command as a user does, on tiny models and collections that they make.
@@ -78,6 +95,7 @@ func runScripts(t *testing.T, dir string) {
 			"holds":      holds,
 			"killed":     killed,
 			"signalled":  signalled,
+			"twice":      twice,
 
 			"broken-utf8":  brokenUTF8,
 			"long-passage": longPassage,
@@ -240,6 +258,34 @@ func progressed(dir string, before int, ended <-chan error) bool {
 		}
 	}
 	return false
+}
+
+// twice runs a command that does not heed its first signal, and checks that the second ends it at once.
+func twice(ts *testscript.TestScript, _ bool, _ []string) {
+	path, err := exec.LookPath("stubborn")
+	ts.Check(err)
+	cmd := exec.Command(path, "sleep")
+	pipe, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	lines := bufio.NewScanner(pipe)
+	for _, want := range []string{"asleep", "woken"} {
+		if !lines.Scan() || lines.Text() != want {
+			ts.Fatalf("%q, want %q", lines.Text(), want)
+		}
+		ts.Check(cmd.Process.Signal(syscall.SIGINT))
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		_ = cmd.Process.Kill()
+		ts.Fatalf("the second signal did not end it")
+	}
+	if code := cmd.ProcessState.ExitCode(); code != Failed {
+		ts.Fatalf("exit code %d, want %d", code, Failed)
+	}
 }
 
 // killed TIMES DIR CONFIG trains into DIR, with SIGKILL so many times after random pauses, and at last to

@@ -10,14 +10,18 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rung/checkpoints"
 	"rung/data"
 	"rung/nn/arch"
 	"rung/train"
 	"rung/train/report"
 )
 
-// snapshotFile is the name of the configuration in a run's directory.
-const snapshotFile = "config.yaml"
+// Files of a run's directory.
+const (
+	snapshotFile = "config.yaml" // the configuration
+	lockFile     = ".lock"       // of package checkpoints
+)
 
 func trainCommand(e *Env) *cobra.Command {
 	var sets []string
@@ -273,8 +277,14 @@ func createdBy(dir string) (undo func()) {
 		if len(made) == 0 {
 			return
 		}
-		if files, err := os.ReadDir(made[0]); err == nil && len(files) == 1 && files[0].Name() == ".lock" {
-			_ = os.Remove(filepath.Join(made[0], ".lock"))
+		files, err := os.ReadDir(made[0])
+		if err == nil && len(files) == 1 && files[0].Name() == lockFile {
+			l, err := checkpoints.Lock(made[0])
+			if err != nil { // another run has it by now
+				return
+			}
+			defer l.Close()
+			_ = os.Remove(filepath.Join(made[0], lockFile))
 		}
 		for _, d := range made {
 			if os.Remove(d) != nil { // not empty: somebody else's
