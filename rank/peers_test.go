@@ -35,8 +35,12 @@ type reloaded struct {
 }
 
 var texts = []rank.Pair{
-	{Query: "who is the bird", Passage: "the moon is a light of the night"}, {Query: "Why is the SEA blue?", Passage: "Café, naïve: 42!"},
-	{Query: "", Passage: "bread"}, {Query: "where is the road to the old city", Passage: passages[3]}, {Query: passages[3], Passage: "rain"}, {Query: "中文 star", Passage: ""},
+	{Query: "who is the bird", Passage: "the moon is a light of the night"},
+	{Query: "Why is the SEA blue?", Passage: "Café, naïve: 42!"},
+	{Query: "", Passage: "bread"},
+	{Query: "where is the road to the old city", Passage: passages[3]},
+	{Query: passages[3], Passage: "rain"},
+	{Query: "中文 star", Passage: ""},
 }
 
 // Directories that this module saved open in Transformers, sentence-transformers and PEFT, with nothing

@@ -153,6 +153,8 @@ func TestClasses(t *testing.T) {
 
 // Many callers at once get what one alone gets; closing waits for them, and later calls fail.
 func TestConcurrency(t *testing.T) {
+	_, err := device.Open("") // the process's workers stay
+	require.NoError(t, err)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	ctx := context.Background()
 	dir := write(t, cross)
@@ -239,7 +241,7 @@ func TestAdapter(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			var m arch.Model
 			var err error
-			if m, err = arch.OpenBi(ctx, base, arch.Options{MaxLength: 40, Similarity: arch.Dot}); kind == "cross" {
+			if m, err = arch.OpenBi(ctx, base, arch.Options{MaxLength: 40, Similarity: arch.Dot, Pooling: nn.Max}); kind == "cross" {
 				m, err = arch.OpenCross(ctx, base, arch.Options{MaxLength: 40, Seed: 7, Labels: 1})
 			}
 			require.NoError(t, err)
@@ -297,6 +299,47 @@ func TestAdapter(t *testing.T) {
 	require.ErrorContains(t, err, "no adapter")
 }
 
+// An adapter of a model of the hub names it with its commit, and finds it in the cache.
+func TestHubBase(t *testing.T) {
+	ctx := context.Background()
+	cache, commit := t.TempDir(), strings.Repeat("c0de", 10)
+	t.Setenv("HF_HUB_CACHE", cache)
+	t.Setenv("HF_HUB_OFFLINE", "1")
+	repo := filepath.Join(cache, "models--org--name")
+	archtest.Write(t, filepath.Join(repo, "snapshots", commit), archtest.Tiny())
+	require.NoError(t, os.MkdirAll(filepath.Join(repo, "refs"), 0o777))
+	require.NoError(t, os.WriteFile(filepath.Join(repo, "refs", "main"), []byte(commit), 0o666))
+	m, err := arch.OpenCross(ctx, "hf:org/name", arch.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	require.Equal(t, "hf:org/name@"+commit, m.Origin().Ref)
+	a, err := lora.Apply(m, lora.Config{Rank: 2, Alpha: 2, Targets: []string{"query"}}, 1)
+	require.NoError(t, err)
+	require.NotEmpty(t, a.Params())
+	dir := save(t, m, opened(t, m), filepath.Join(t.TempDir(), "adapter"))
+	var c struct {
+		Name     string `json:"base_model_name_or_path"`
+		Revision string `json:"revision"`
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &c))
+	require.Equal(t, []string{"org/name", commit}, []string{c.Name, c.Revision})
+	scores, err := open(t, dir, rank.Options{}).Score(ctx, "who", passages)
+	require.NoError(t, err)
+
+	// As PEFT alone would leave it.
+	bare := t.TempDir()
+	for _, name := range []string{"adapter_config.json", "adapter_model.safetensors"} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(bare, name), b, 0o666))
+	}
+	same, err := open(t, bare, rank.Options{}).Score(ctx, "who", passages)
+	require.NoError(t, err)
+	require.Equal(t, scores, same)
+}
+
 // An adapter that PEFT saved, on a base beside it.
 func TestPEFT(t *testing.T) {
 	var x struct {
@@ -322,6 +365,28 @@ func TestPEFT(t *testing.T) {
 	for i, row := range want.Outputs.Logits {
 		require.InDelta(t, row[0], got[i], 1e-5)
 	}
+}
+
+// What cannot be opened is refused in one line that names it.
+func TestRefused(t *testing.T) {
+	for what, name := range map[string]string{"config.json": "config.json", "model.safetensors": "model.safetensors", "vocab": "tokenizer.json"} {
+		for _, torn := range []bool{true, false} {
+			dir := write(t, cross)
+			require.NoError(t, os.Remove(filepath.Join(dir, "vocab.txt")))
+			path := filepath.Join(dir, name)
+			require.NoError(t, os.Truncate(path, 100))
+			if !torn {
+				require.NoError(t, os.Remove(path))
+			}
+			_, err := rank.Open(context.Background(), dir, rank.Options{})
+			require.ErrorContains(t, err, dir, what)
+			require.NotContains(t, err.Error(), "\n")
+		}
+	}
+	_, err := rank.Open(context.Background(), write(t, cross), rank.Options{Device: "abacus"})
+	require.ErrorContains(t, err, "abacus")
+	_, err = rank.Open(context.Background(), filepath.Join(t.TempDir(), "nowhere"), rank.Options{})
+	require.ErrorContains(t, err, "nowhere")
 }
 
 // Texts that nobody would write are scored too.

@@ -87,7 +87,7 @@ func (s *source) dense(ref moduleRef, name string, width int) (Stage, error) {
 		if err != nil {
 			return Stage{}, err
 		}
-		if err := startFrom(p, t); err != nil {
+		if err := startFrom(p, t, w); err != nil {
 			return Stage{}, err
 		}
 	}

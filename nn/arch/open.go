@@ -32,9 +32,17 @@ func Open(ctx context.Context, ref string, o Options) (Model, error) {
 		return nil, err
 	}
 	if s.isCross() {
-		return finish[*Cross](s, o, (*source).cross)
+		return finish(s, o, func(s *source, o Options) (Model, error) { return asModel(s.cross(o)) })
 	}
-	return finish[*Bi](s, o, (*source).bi)
+	return finish(s, o, func(s *source, o Options) (Model, error) { return asModel(s.bi(o)) })
+}
+
+// asModel keeps the nil of a model that was not made from becoming a Model that is not nil.
+func asModel[M Model](m M, err error) (Model, error) {
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // OpenCross opens a cross-encoder, or an encoder as one: what its head lacks is then created, drawn

@@ -13,6 +13,7 @@ import (
 
 	"rung/checkpoints"
 	"rung/data"
+	"rung/data/token"
 	"rung/nn"
 	"rung/nn/graph"
 	"rung/nn/nntest/archtest"
@@ -104,7 +105,7 @@ func TestRefused(t *testing.T) {
 				c.change(dir)
 			}
 			m, err := Open(context.Background(), dir, c.o)
-			require.Nil(t, m)
+			require.True(t, m == nil)
 			oneLine(t, err)
 			for _, s := range append(c.says, dir) {
 				if s != dir || c.o.Dropout == nil {
@@ -200,6 +201,46 @@ func TestTexts(t *testing.T) {
 			require.False(t, math.IsNaN(float64(row[0])))
 		}
 	}
+}
+
+// sentence-transformers lower-cases for a cased tokenizer where its own file asks for it.
+func TestLowered(t *testing.T) {
+	spec := archtest.Tiny()
+	spec.Pooling = "mean"
+	dir := archtest.Write(t, filepath.Join(t.TempDir(), "m"), spec)
+	o := token.Defaults()
+	o.Lower, o.StripAccents = false, false
+	cased, err := token.FromVocab(spec.Vocab(), o)
+	require.NoError(t, err)
+	files, err := cased.Files()
+	require.NoError(t, err)
+	for name, b := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), b, 0o666))
+	}
+	ids := func(m Model, text string) []int32 {
+		var e data.Encoded
+		require.NoError(t, m.Encode(&e, data.Example{Query: text}))
+		return e.IDs
+	}
+	m := open(t, dir, Options{})
+	require.NotEqual(t, ids(m, "the moon"), ids(m, "The MOON"))
+	put(t, dir, bertFile, map[string]any{"do_lower_case": true, "max_seq_length": 64})
+	m = open(t, dir, Options{})
+	require.Equal(t, ids(m, "the moon"), ids(m, "The MOON"))
+	require.NotEqual(t, ids(m, "moon"), ids(m, "möon"), "accents stay")
+
+	// A unit without candidates has no scores.
+	s, store := scorer(t, m)
+	var e data.Encoded
+	require.NoError(t, m.Encode(&e, data.Example{Query: "who"}))
+	scores, err := s.Score(context.Background(), &e)
+	require.NoError(t, err)
+	require.Equal(t, [][]float32{{}}, scores)
+
+	out := filepath.Join(t.TempDir(), "out")
+	require.NoError(t, m.Save(out, store))
+	again := open(t, out, Options{})
+	require.Equal(t, ids(m, "The MÖON"), ids(again, "The MÖON"))
 }
 
 func FuzzParseCard(f *testing.F) {

@@ -59,7 +59,7 @@ func (s *Scorer) Score(ctx context.Context, e *data.Encoded) ([][]float32, error
 	return out, err
 }
 
-// Logits returns the logits (C) of every candidate of every unit, which have one candidate each.
+// Logits returns the logits (C) of every unit, each of which has one sequence.
 func (s *Scorer) Logits(ctx context.Context, e *data.Encoded) ([][]float32, error) {
 	return s.rows(ctx, e, nn.OutLogits)
 }
@@ -70,6 +70,12 @@ func (s *Scorer) Embed(ctx context.Context, e *data.Encoded) ([][]float32, error
 }
 
 func (s *Scorer) rows(ctx context.Context, e *data.Encoded, name string) ([][]float32, error) {
+	for i := range e.Units {
+		u := &e.Units[i]
+		if n := len(u.Seqs); n > 1 || (n == 1) == (u.Query != data.None) {
+			return nil, fmt.Errorf("arch: scoring: unit %d has not one sequence", i)
+		}
+	}
 	out := make([][]float32, len(e.Units))
 	err := s.each(ctx, e, name, func(units []int, _ graph.Dims, v []float32) {
 		w := len(v) / len(units)
