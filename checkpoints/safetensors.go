@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -78,6 +79,19 @@ func (f *File) Tensor(name string) (Tensor, error) {
 
 // Path is where the file was opened.
 func (f *File) Path() string { return f.path }
+
+// Forget tells the operating system that a tensor of the file will not be read soon: its pages stop
+// counting as memory of the process. Reading them again is harmless.
+func (f *File) Forget(name string) {
+	t, ok := f.tensors[name]
+	if !ok || len(t.Data) == 0 {
+		return
+	}
+	page := uintptr(unix.Getpagesize())
+	from := uintptr(unsafe.Pointer(unsafe.SliceData(t.Data))) - uintptr(unsafe.Pointer(unsafe.SliceData(f.mem)))
+	to := min((from+uintptr(len(t.Data))+page-1)/page*page, uintptr(len(f.mem)))
+	_ = unix.Madvise(f.mem[from/page*page:to], unix.MADV_DONTNEED) // advice: an error changes nothing
+}
 
 // Close unmaps the file; the data of its tensors must not be touched any more. Closing twice is harmless.
 func (f *File) Close() error {

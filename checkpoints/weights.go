@@ -161,6 +161,13 @@ func (w *Weights) Tensor(name string) (Tensor, error) {
 	return f.Tensor(name)
 }
 
+// Forget is File.Forget, of the file that holds the tensor.
+func (w *Weights) Forget(name string) {
+	if f := w.in[name]; f != nil {
+		f.Forget(name)
+	}
+}
+
 // Close unmaps every file; the data of their tensors must not be touched any more.
 func (w *Weights) Close() error {
 	var errs []error

@@ -213,16 +213,15 @@ func initialise(s *graph.Store, p *Param) error {
 	if p.Init == nil {
 		return nil
 	}
-	v := make([]float32, p.Size())
-	if err := p.Init(v); err != nil {
-		return err
+	if s.Backend().Float() == backend.Float32 {
+		return graph.Fill(s, p.Path, p.Init)
 	}
-	if s.Backend().Float() == backend.Float64 {
-		wide := make([]float64, len(v))
+	return graph.Fill(s, p.Path, func(dst []float64) error {
+		v := make([]float32, len(dst))
+		err := p.Init(v)
 		for i, x := range v {
-			wide[i] = float64(x)
+			dst[i] = float64(x)
 		}
-		return graph.WriteWeight(s, p.Path, wide)
-	}
-	return graph.WriteWeight(s, p.Path, v)
+		return err
+	})
 }

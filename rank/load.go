@@ -21,6 +21,7 @@ type loaded struct {
 	dir     string
 	model   arch.Model
 	adapter *lora.File // nil without one
+	applied *lora.Adapter
 	card    *arch.Card // of the directory; nil for one of another program
 }
 
@@ -87,7 +88,7 @@ func (l *loaded) openAdapter(ctx context.Context, o Options) (err error) {
 	if err := l.openBase(ctx, base, o); err != nil {
 		return fmt.Errorf("%s: the adapter's base: %w", l.dir, err)
 	}
-	if _, err := l.adapter.Apply(l.model); err != nil {
+	if l.applied, err = l.adapter.Apply(l.model); err != nil {
 		return fmt.Errorf("%s: %w", l.dir, err)
 	}
 	return nil
@@ -104,7 +105,8 @@ func (l *loaded) openBase(ctx context.Context, ref string, o Options) (err error
 			ao.MaxLength = c.MaxLength
 		}
 		if !cross {
-			ao.Similarity, ao.Pooling = c.Similarity, nn.Pooling(c.Pooling)
+			unit := len(c.Head) > 0 && c.Head[len(c.Head)-1] == "Normalize"
+			ao.Similarity, ao.Pooling, ao.Normalize = c.Similarity, nn.Pooling(c.Pooling), &unit
 		}
 	} else if cross {
 		if ao.Labels, err = labels(l.dir); err != nil {

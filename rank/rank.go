@@ -114,6 +114,14 @@ func (r *Ranker) Dim() int {
 	return 0
 }
 
+// Similarity is how vectors of Embed are compared, "" where the model has none.
+func (r *Ranker) Similarity() arch.Similarity {
+	if b, ok := r.model.(*arch.Bi); ok {
+		return b.Similarity
+	}
+	return ""
+}
+
 // Score returns the score of each passage for the query.
 func (r *Ranker) Score(ctx context.Context, query string, passages []string) ([]float32, error) {
 	pairs := make([]Pair, len(passages))

@@ -66,12 +66,7 @@ func loraModel(t testing.TB, c lora.Config) ids {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = f.Close() })
 	for _, p := range a.Params() {
-		module, name, _ := strings.Cut(p.Path, ".lora_")
-		at := "net.base_model.model." + module + ".lora_" + strings.Replace(name, ".", ".default.", 1)
-		if name == "" {
-			i := strings.LastIndexByte(p.Path, '.')
-			at = "net.base_model.model." + p.Path[:i] + ".modules_to_save.default" + p.Path[i:]
-		}
+		at := "net." + peftName(p.Path)
 		x, err := f.Tensor(at)
 		require.NoError(t, err)
 		if slices.Equal(x.Shape, p.Dims) {

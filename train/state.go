@@ -101,7 +101,7 @@ func (r *Run) saveState(ctx context.Context) error {
 		if !g.Trainable {
 			continue
 		}
-		v, err := graph.ReadWeight[float32](r.store, g.Path)
+		v, err := graph.ViewWeight[float32](r.store, g.Path)
 		if err == nil {
 			err = add(&s, g.Path, g.Dims, v)
 		}
@@ -109,7 +109,7 @@ func (r *Run) saveState(ctx context.Context) error {
 			if err != nil {
 				break
 			}
-			if v, err = graph.ReadLike[float32](r.store, mo.mem, g.Path); err == nil {
+			if v, err = graph.ViewLike[float32](r.store, mo.mem, g.Path); err == nil {
 				err = add(&s, g.Path+"#"+mo.name, g.Dims, v)
 			}
 		}

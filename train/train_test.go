@@ -17,6 +17,7 @@ import (
 
 	"rung/checkpoints"
 	"rung/data"
+	"rung/lora"
 	"rung/nn"
 	"rung/nn/arch"
 	"rung/nn/backend"
@@ -347,17 +348,31 @@ func TestTrajectories(t *testing.T) {
 	require.NoError(t, err)
 	defer w.Close()
 
-	for _, name := range []string{"full_ft", "full_ft_accum2"} {
+	for _, name := range []string{"full_ft", "full_ft_accum2", "lora", "lora_accum2"} {
 		m := ids{arch.NewCross(nc, 1)}
 		for _, p := range m.Params() {
 			x, err := w.Tensor(p.Path)
 			require.NoError(t, err)
 			p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
 		}
+		trained, nameOf := m.Params(), func(path string) string { return path }
+		if strings.HasPrefix(name, "lora") {
+			a, err := lora.Apply(m, lora.Config{Rank: 4, Alpha: 8, Targets: []string{"query", "value"}}, 1)
+			require.NoError(t, err)
+			trained, nameOf = a.Params(), peftName
+			f, err := checkpoints.OpenFile(shared.Path(t, "golden", "optim", "lora_init.safetensors"))
+			require.NoError(t, err)
+			defer f.Close()
+			for _, p := range trained {
+				x, err := f.Tensor(peftName(p.Path))
+				require.NoError(t, err)
+				p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+			}
+		}
 		c := Defaults()
 		c.LR, c.Steps, c.Epochs, c.Warmup, c.Dropout, c.Unit = want[name].LR, 20, 0, 4, false, "row"
 		c.Batch = 4
-		if name == "full_ft_accum2" {
+		if strings.HasSuffix(name, "accum2") {
 			c.Batch, c.MicroTokens = 8, 30
 		}
 		c.Sampler = inOrder{c.Batch}
@@ -370,11 +385,11 @@ func TestTrajectories(t *testing.T) {
 		}
 		final, err := checkpoints.OpenFile(shared.Path(t, "golden", "optim", name+".final_f32.safetensors"))
 		require.NoError(t, err)
-		for _, p := range m.Params() {
+		for _, p := range trained {
 			if strings.HasSuffix(p.Path, "key.bias") {
 				continue // wanders: its gradient is zero but for rounding
 			}
-			x, err := final.Tensor(p.Path)
+			x, err := final.Tensor(nameOf(p.Path))
 			require.NoError(t, err)
 			v, err := checkpoints.Float64s(x)
 			require.NoError(t, err)
@@ -388,6 +403,64 @@ func TestTrajectories(t *testing.T) {
 		}
 		require.NoError(t, final.Close())
 		require.NoError(t, r.Close())
+	}
+}
+
+// peftName is what PEFT calls a parameter of an adapted model.
+func peftName(path string) string {
+	module, name, _ := strings.Cut(path, ".lora_")
+	if name == "" {
+		i := strings.LastIndexByte(path, '.')
+		return "base_model.model." + path[:i] + ".modules_to_save.default" + path[i:]
+	}
+	return "base_model.model." + module + ".lora_" + strings.Replace(name, ".", ".default.", 1)
+}
+
+// Evaluations without a better one end a run, which keeps its best.
+func TestPatience(t *testing.T) {
+	c := config(t)
+	c.Epochs, c.EvalEvery, c.Patience, c.LR = 50, 2, 3, 1e-9 // learns nothing
+	r, err := Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(30), examples(10)}, c)
+	require.NoError(t, err)
+	defer r.Close()
+	steps := all(t, r)
+	require.Len(t, steps, 2*(1+c.Patience))
+	require.True(t, steps[1].Evaluation.Best)
+	require.False(t, steps[len(steps)-1].Evaluation.Best)
+}
+
+// Every optimiser learns, resumes exactly, and gives groups their rates.
+func TestOptimizers(t *testing.T) {
+	for _, name := range []string{"adamw", "adam", "amsgrad", "sgd", "adagrad"} {
+		c := config(t)
+		c.Optimizer, c.Momentum, c.Nesterov, c.Epochs = name, .9, true, 4
+		c.Groups = []Group{{Match: "^classifier", LR: 2 * c.LR}}
+		if name == "sgd" {
+			c.LR = .05
+		}
+		r, err := Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(30), examples(10)}, c)
+		require.NoError(t, err)
+		want := all(t, r)
+		require.NoError(t, r.Close())
+		require.Less(t, want[len(want)-1].Loss, want[0].Loss, name)
+
+		k := c
+		k.Out = filepath.Join(t.TempDir(), "run")
+		r, err = Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(30), examples(10)}, k)
+		require.NoError(t, err)
+		n := 0
+		for range r.Steps() {
+			if n++; n == 7 {
+				break
+			}
+		}
+		require.NoError(t, r.Close())
+		k.Resume = true
+		r, err = Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(30), examples(10)}, k)
+		require.NoError(t, err)
+		require.Equal(t, want[7:], all(t, r), name)
+		require.NoError(t, r.Close())
+		require.Equal(t, finalState(t, c.Out), finalState(t, k.Out), name)
 	}
 }
 

@@ -226,6 +226,9 @@ func (c *Collection) Qrels(ctx context.Context) (metric.Qrels, error) {
 	return out, nil
 }
 
+// HasRun tells whether there is a first-stage run.
+func (c *Collection) HasRun() bool { return c.files.run != "" }
+
 // Run returns the first-stage run; only trec may have one.
 func (c *Collection) Run(ctx context.Context) (metric.Run, error) {
 	if c.files.run == "" {

@@ -87,7 +87,7 @@ func (s *source) dense(ref moduleRef, name string, width int) (Stage, error) {
 		if err != nil {
 			return Stage{}, err
 		}
-		if err := startFrom(p, t); err != nil {
+		if err := startFrom(p, t, w); err != nil {
 			return Stage{}, err
 		}
 	}
@@ -120,6 +120,14 @@ func (m *Bi) Forward(p *nn.Pass) nn.Outputs {
 
 // normalised tells whether vectors come out with length 1.
 func (m *Bi) normalised() bool { return len(m.Head) > 0 && m.Head[len(m.Head)-1].Dense == nil }
+
+// normalize makes vectors come out with length 1, or as they are.
+func (m *Bi) normalize(yes bool) {
+	m.Head = slices.DeleteFunc(m.Head, func(st Stage) bool { return st.Dense == nil })
+	if yes {
+		m.Head = append(m.Head, Stage{Name: fmt.Sprintf("%d_Normalize", 2+len(m.Head))})
+	}
+}
 
 // Dim is the width of the vectors.
 func (m *Bi) Dim() int {

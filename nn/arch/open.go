@@ -15,6 +15,7 @@ type Options struct {
 	MaxLength  int        // tokens of a sequence. 0: as the directory, else 256
 	Pooling    nn.Pooling // bi-encoder. "": as the directory, else the mean
 	Similarity Similarity // bi-encoder. "": as the directory, else the cosine
+	Normalize  *bool      // bi-encoder: vectors of length 1. nil: as the directory
 	Scale      float64    // bi-encoder: what Outputs.Scores are multiplied by, for objectives that want it. 0: 1
 	Dropout    *float64   // of all dropouts. nil: as config.json
 	Seed       uint64     // of parameters that the directory lacks
@@ -193,6 +194,9 @@ func (s *source) bi(o Options) (*Bi, error) {
 	}
 	if err == nil {
 		err = s.readHead(m)
+	}
+	if err == nil && o.Normalize != nil {
+		m.normalize(*o.Normalize)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("arch: %s: %w", s.dir, err)

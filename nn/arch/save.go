@@ -135,7 +135,7 @@ func saveModel(m saver, dir string, s *graph.Store) error {
 	}
 	tensors := map[string][]checkpoints.Tensor{}
 	for _, p := range m.Params() {
-		v, err := graph.ReadWeight[float32](s, p.Path)
+		v, err := graph.ViewWeight[float32](s, p.Path)
 		if err != nil {
 			return err
 		}

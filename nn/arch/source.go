@@ -210,6 +210,7 @@ func (s *source) hashWeights() (string, error) {
 		if err := writeMapped(h, t.Data); err != nil {
 			return "", fmt.Errorf("tensor %q: %w", name, err)
 		}
+		s.weights.Forget(name)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
@@ -269,7 +270,7 @@ func (s *source) bind(ps []*nn.Param, seed uint64, create func(path string) bool
 		case err != nil:
 			return err
 		case ok:
-			err = startFrom(p, t)
+			err = startFrom(p, t, s.weights)
 		case create(p.Path):
 			p.Created = true
 			if p.Init = nil; !strings.HasSuffix(p.Path, ".bias") {
@@ -285,12 +286,15 @@ func (s *source) bind(ps []*nn.Param, seed uint64, create func(path string) bool
 	return nil
 }
 
-// startFrom makes p start from t.
-func startFrom(p *nn.Param, t checkpoints.Tensor) error {
+// startFrom makes p start from t, a tensor of w.
+func startFrom(p *nn.Param, t checkpoints.Tensor, w *checkpoints.Weights) error {
 	if !slices.Equal(t.Shape, p.Dims) {
 		return fmt.Errorf("tensor %q is %v, want %v", t.Name, t.Shape, p.Dims)
 	}
-	p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, t) }
+	p.Init = func(dst []float32) error {
+		defer w.Forget(t.Name) // else it is in memory twice
+		return checkpoints.CopyFloat32s(dst, t)
+	}
 	return nil
 }
 

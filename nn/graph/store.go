@@ -132,6 +132,47 @@ func WriteWeight[F host.Float](s *Store, path string, v []F) error {
 	return s.Master.WriteAt(host.Bytes(v), s.bytes(g.Off))
 }
 
+// ViewWeight is a weight where the host can address it, else a copy: to be read at once, before the
+// store changes.
+func ViewWeight[F host.Float](s *Store, path string) ([]F, error) {
+	return view[F](s, s.Master, path, false)
+}
+
+// ViewLike is the part of one weight in m, which lies as the trainable weights do; as ViewWeight.
+func ViewLike[F host.Float](s *Store, m backend.Memory, path string) ([]F, error) {
+	return view[F](s, m, path, true)
+}
+
+func view[F host.Float](s *Store, m backend.Memory, path string, trainable bool) ([]F, error) {
+	g, ok := s.Find(path)
+	if !ok || m == nil || m.Host() == nil || same[F](s.be) != nil || trainable && !g.Trainable {
+		return read[F](s, m, path, trainable)
+	}
+	return host.Elements[F](m.Host())[g.Off : g.Off+g.Size() : g.Off+g.Size()], nil
+}
+
+// Fill sets a weight by a function that is given it zeroed.
+func Fill[F host.Float](s *Store, path string, init func(dst []F) error) error {
+	g, ok := s.Find(path)
+	if !ok {
+		return fmt.Errorf("graph: no weight %q", path)
+	}
+	if s.Master.Host() == nil || same[F](s.be) != nil {
+		v := make([]F, g.Size())
+		if err := init(v); err != nil {
+			return err
+		}
+		return WriteWeight(s, path, v)
+	}
+	v, err := ViewWeight[F](s, path)
+	if err != nil {
+		return err
+	}
+	clear(v)
+	s.Changed(g.Trainable)
+	return init(v)
+}
+
 // ReadLike reads from m, which lies as the trainable weights do (a moment), the part of one weight.
 func ReadLike[F host.Float](s *Store, m backend.Memory, path string) ([]F, error) {
 	return read[F](s, m, path, true)

@@ -1,0 +1,38 @@
+package app
+
+import (
+	"rung/lora"
+	"rung/nn/arch"
+)
+
+// An Adapter is a kind of adapter.
+type Adapter struct {
+	// Read decodes the settings of a configuration over the kind's defaults, and returns them and what puts
+	// such an adapter into a model.
+	Read  func(decode func(into any) error) (settings any, apply Applying, err error)
+	About string
+}
+
+// Applying puts an adapter into a model, which from then on saves the adapter, and says in a line what it
+// did.
+type Applying func(m arch.Model, seed uint64) (string, error)
+
+func adapters() map[string]Adapter {
+	return map[string]Adapter{
+		"lora": {About: "low-rank updates of linear layers (Hu et al. 2021), in the format of PEFT", Read: readLoRA},
+	}
+}
+
+func readLoRA(decode func(into any) error) (any, Applying, error) {
+	c := lora.Defaults()
+	if err := decode(&c); err != nil {
+		return nil, nil, err
+	}
+	return c, func(m arch.Model, seed uint64) (string, error) {
+		a, err := lora.Apply(m, c, seed)
+		if err != nil {
+			return "", err
+		}
+		return a.Summary().String(), nil
+	}, nil
+}
