@@ -16,15 +16,28 @@ import (
 
 	"rung/checkpoints"
 	"rung/data/lingua"
+	"rung/nn/device"
+	"rung/nn/nntest/shared"
 	"rung/train"
 	"rung/train/metric"
 )
 
-// The quickstart keeps its promise, and every number that it prints is that of the files it wrote.
-func TestRun(t *testing.T) {
+// trains marks a test that trains for half a minute on SIMD kernels, and for many on those in plain Go.
+func trains(t *testing.T) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("trains for half a minute")
 	}
+	be, err := device.Open("")
+	require.NoError(t, err)
+	if strings.HasSuffix(be.Name(), "ref") {
+		shared.Long(t)
+	}
+}
+
+// The quickstart keeps its promise, and every number that it prints is that of the files it wrote.
+func TestRun(t *testing.T) {
+	trains(t)
 	out := filepath.Join(t.TempDir(), "quick start")
 	steps := 0
 	r, err := Run(context.Background(), Options{Out: out, Seed: 1, Progress: func(s train.Step) {
@@ -94,9 +107,7 @@ func measured(t testing.TB, out, name string) float64 {
 // From labels in random order there is nothing to learn, and nothing is learned: no part of the
 // pipeline lets a test label through.
 func TestShuffledLabelsTeachNothing(t *testing.T) {
-	if testing.Short() {
-		t.Skip("trains for half a minute")
-	}
+	trains(t)
 	r, err := Run(context.Background(), Options{Out: t.TempDir(), Seed: 1, Shuffle: true})
 	require.NoError(t, err)
 	t.Logf("BM25 %.3f, before %.3f, after %.3f (p %.3f)", r.BM25, r.Before, r.After, r.OverBefore.P)

@@ -16,6 +16,7 @@ import (
 	"rung/checkpoints"
 	"rung/nn/arch"
 	"rung/nn/device"
+	"rung/nn/nntest/shared"
 	"rung/train"
 )
 
@@ -70,9 +71,7 @@ func TestWrite(t *testing.T) {
 
 // The pre-training begins as it did when the encoder was made, to rounding: instruction sets differ.
 func TestPretrainReproduces(t *testing.T) {
-	if testing.Short() {
-		t.Skip("encodes all texts of a stage")
-	}
+	shared.Long(t) // it encodes all texts
 	be, err := device.Open("")
 	require.NoError(t, err)
 	want := record(t)
