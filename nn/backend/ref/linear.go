@@ -12,8 +12,12 @@ func matNT[F host.Float](a *args[F], lo, hi int) {
 		xr, j := x.Row(i), 0
 		for k := range a.I[0] {
 			w, b, h, u := a.Src[1+4*k], a.Src[2+4*k], a.Src[3+4*k], a.Src[4+4*k]
+			var four [4]F // sums of four rows at a time: their chains of additions overlap
 			for o := range w.Rows {
-				s := dotp(xr, w.Row(o))
+				if o%4 == 0 {
+					four = dots(xr, w, o)
+				}
+				s := four[o%4]
 				if !h.Nil() {
 					s += dotp(h.Row(i), u.Row(o))
 				}
@@ -133,6 +137,22 @@ func dotp[F host.Float](x, y []F) (s F) {
 		s += v * y[i]
 	}
 	return s
+}
+
+// dots is the products of x with rows o to o+4 of w, as many as there are.
+func dots[F host.Float](x []F, w mat[F], o int) (s [4]F) {
+	if o+4 > w.Rows {
+		for i := o; i < w.Rows; i++ {
+			s[i-o] = dotp(x, w.Row(i))
+		}
+		return s
+	}
+	a, b, c, d := w.Row(o)[:len(x)], w.Row(o + 1)[:len(x)], w.Row(o + 2)[:len(x)], w.Row(o + 3)[:len(x)]
+	var p, q, r, t F
+	for i, v := range x {
+		p, q, r, t = p+v*a[i], q+v*b[i], r+v*c[i], t+v*d[i]
+	}
+	return [4]F{p, q, r, t}
 }
 
 func axpy[F host.Float](s F, x, y []F) {
