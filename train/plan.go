@@ -114,14 +114,14 @@ type Plan struct {
 	MicroTokens int
 	Dims        graph.Dims
 	Calls       int
-	Bytes       int64 // weights, gradients, moments and arena
+	Bytes       int64 // weights, gradients, moments, activations and what kernels need
 	Trainable   int
 	Parameters  int
 }
 
 // Plan is what the run will use.
 func (r *Run) Plan() Plan {
-	p := Plan{Steps: r.total, MicroTokens: r.plan.budget, Dims: r.plan.dims, Calls: len(r.plan.program.Calls), Bytes: r.plan.bytes}
+	p := Plan{Steps: r.total, MicroTokens: r.plan.budget, Dims: r.plan.dims, Calls: len(r.plan.program.Calls), Bytes: r.plan.bytes - r.plan.program.Bytes() + r.run.Bytes()}
 	for _, q := range r.model.Params() {
 		p.Parameters += q.Size()
 		if q.Trainable {

@@ -37,6 +37,7 @@ var imports = map[string]string{
 	// examples; readers and miners stand beside each other, and only the command brings them together
 	"data":            "data/token nn/backend/philox",
 	"data/curriculum": "data",
+	"data/lingua":     "data nn/backend/philox",
 	"data/mine":       "data",
 	"data/read":       "data train/metric",
 
@@ -65,8 +66,11 @@ var imports = map[string]string{
 	"train/privacy": "nn checkpoints",
 	"train/report":  "train/metric",
 
-	"cmd/trainer/app": "rank train data/read data/mine",
-	"cmd/trainer":     "cmd/trainer/app",
+	"cmd/trainer/app":                "rank train data/read data/mine cmd/trainer/app/quick",
+	"cmd/trainer/app/quick":          "cmd/trainer/app/quick/base rank train",
+	"cmd/trainer/app/quick/base":     "data/lingua nn/arch nn/loss train",
+	"cmd/trainer/app/quick/base/gen": "cmd/trainer/app/quick/base train",
+	"cmd/trainer":                    "cmd/trainer/app",
 
 	// imported by tests only
 	"nn/nntest/...": "lora distill",

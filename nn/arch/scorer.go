@@ -37,7 +37,7 @@ type idleRun struct {
 }
 
 // idleBytes is how much memory of programs is kept for later calls.
-const idleBytes = 512 << 20
+const idleBytes = 64 << 20
 
 // NewScorer scores with weights from stores, the first that has a weight counts. budget is the tokens of
 // one micro-batch; 0 means 4096.

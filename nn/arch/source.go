@@ -210,6 +210,7 @@ func (s *source) hashWeights() (string, error) {
 		if err := writeMapped(h, t.Data); err != nil {
 			return "", fmt.Errorf("tensor %q: %w", name, err)
 		}
+		s.weights.Forget(name)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

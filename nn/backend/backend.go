@@ -138,5 +138,6 @@ type Exec interface {
 	// Launch runs the calls in order. On a device it may return before they end; reading their
 	// results waits. It checks ctx between calls; an error leaves the results undefined.
 	Launch(ctx context.Context, s *Scalars) error
+	Bytes() int64 // memory it reserved besides what is bound: scratch, forms of weights
 	Close() error
 }

@@ -252,6 +252,19 @@ func (p *Program) Bytes() int64 {
 	return n
 }
 
+// Bytes is the memory that the run has reserved, once it is bound: arena, inputs and what the backend
+// needs besides.
+func (r *Run) Bytes() int64 {
+	var n int64
+	for _, m := range r.mem {
+		n += m.Size()
+	}
+	if r.exec != nil {
+		n += r.exec.Bytes()
+	}
+	return n
+}
+
 // Close frees the run's memory.
 func (r *Run) Close() error {
 	var err error

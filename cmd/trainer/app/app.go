@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -35,6 +36,10 @@ type Env struct {
 	JSON     bool // results and progress as JSON
 }
 
+// echo is how long after the first signal another one is taken for the same: timeout(1) and some job managers
+// signal a process and then its whole group.
+const echo = 200 * time.Millisecond
+
 // Main runs the command line of the process and returns its exit code. The first SIGINT or SIGTERM asks
 // the command to stop (a training run saves its state), the second ends the process at once.
 func Main(r Registry) int {
@@ -45,9 +50,13 @@ func Main(r Registry) int {
 	defer signal.Stop(signals)
 	go func() {
 		<-signals
+		first := time.Now()
 		cancel()
-		<-signals
-		os.Exit(Failed)
+		for range signals {
+			if time.Since(first) > echo {
+				os.Exit(Failed)
+			}
+		}
 	}()
 	e := &Env{Registry: r, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	return e.Run(ctx, os.Args[1:])

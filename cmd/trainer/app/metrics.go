@@ -21,8 +21,9 @@ type scoring struct {
 }
 
 func (s *scoring) flags(cmd *cobra.Command, measures []string) {
+	s.measures = measures
 	f := cmd.Flags()
-	f.StringSliceVarP(&s.measures, "metrics", "m", measures, "measures, such as nDCG@10 or MAP(rel=2)")
+	f.VarP(&measureList{&s.measures, false}, "metrics", "m", "`MEASURES` with commas between them, such as nDCG@10,MAP(rel=2) (may be given again)")
 	f.BoolVar(&s.perQuery, "per-query", false, "every query's values too")
 	f.StringVar(&s.compare, "compare", "", "TREC run `FILE` to compare with: is the difference significant?")
 	f.Uint64Var(&s.seed, "seed", 1, "of the randomisation test and the bootstrap")
@@ -30,6 +31,45 @@ func (s *scoring) flags(cmd *cobra.Command, measures []string) {
 	f.BoolVar(&s.options.CandidatesOnly, "candidates-only", false, "forget judgements of documents that the run lacks: not comparable with other runs")
 	f.BoolVar(&s.options.JudgedOnly, "judged-only", false, "take documents without a judgement out of the ranking")
 	f.IntVar(&s.options.Depth, "depth", 0, "look only at so many documents a query; 0: all")
+}
+
+// measureList is a flag of measures, which may have commas in parentheses: SetF(rel=1,beta=2). The first
+// use takes the place of the default.
+type measureList struct {
+	list  *[]string
+	given bool
+}
+
+func (l *measureList) Type() string { return "measures" }
+
+func (l *measureList) String() string {
+	if l.list == nil { // as pflag asks of a zero value
+		return ""
+	}
+	return strings.Join(*l.list, ",")
+}
+
+// Set adds the measures of one use of the flag.
+func (l *measureList) Set(s string) error {
+	if !l.given {
+		*l.list, l.given = nil, true
+	}
+	depth, from := 0, 0
+	for i, c := range s + "," {
+		switch {
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == ',' && depth <= 0:
+			*l.list = append(*l.list, strings.TrimSpace(s[from:i]))
+			from = i + 1
+		}
+	}
+	if depth > 0 { // an open parenthesis: what is wrong with it is said by who reads the measure
+		*l.list = append(*l.list, s[from:])
+	}
+	return nil
 }
 
 func metricsCommand(e *Env) *cobra.Command {

@@ -274,6 +274,7 @@ func twice(ts *testscript.TestScript, _ bool, _ []string) {
 			ts.Fatalf("%q, want %q", lines.Text(), want)
 		}
 		ts.Check(cmd.Process.Signal(syscall.SIGINT))
+		time.Sleep(echo + 100*time.Millisecond)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -325,7 +326,9 @@ func signalled(ts *testscript.TestScript, _ bool, args []string) {
 	if !progressed(ts.MkAbs(args[1]), before, ended) {
 		ts.Fatalf("no step was done: %s", out)
 	}
-	ts.Check(cmd.Process.Signal(signal))
+	for range 2 { // as timeout(1) does, which signals the process and then its group
+		ts.Check(cmd.Process.Signal(signal))
+	}
 	select {
 	case <-ended:
 	case <-time.After(10 * time.Second):

@@ -361,6 +361,24 @@ func rowsOf(b backend.Buf, s *backend.Scalars) int {
 	return min(b.Rows, s.Count[b.Axis])
 }
 
+// Bytes is scratch and forms; a form that other programs use too counts whole.
+func (e *exec[F]) Bytes() int64 {
+	var n int64
+	if e.scratch != nil {
+		n = e.scratch.Size()
+	}
+	seen := map[*form[F]]bool{}
+	for _, cs := range e.copies {
+		for _, c := range cs {
+			if c.shared != nil && !seen[c.shared] {
+				seen[c.shared] = true
+				n += c.shared.mem.Size()
+			}
+		}
+	}
+	return n
+}
+
 // Close frees the scratch memory and lets go of the forms of weights.
 func (e *exec[F]) Close() error {
 	e.args = nil
