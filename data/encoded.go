@@ -131,6 +131,14 @@ func (e *Encoded) Pack(units []int, b *Batch) (Sizes, error) {
 	if b.IDs != nil && s.T > len(b.IDs) || b.Offsets != nil && s.N+1 > len(b.Offsets) || b.Slots != nil && (s.B*b.K > len(b.Slots) || s.K > b.K) {
 		return s, fmt.Errorf("data: a batch of %+v does not fit its program", s)
 	}
+	if b.Queries != nil && s.B > len(b.Queries) {
+		return s, fmt.Errorf("data: a batch of %+v does not fit its program", s)
+	}
+	for _, u := range units {
+		if b.Queries != nil && e.Units[u].Query == None {
+			return s, fmt.Errorf("data: unit %q has no query sequence, but the program reads one", e.Units[u].ID)
+		}
+	}
 	p := packer{e: e, b: b}
 	for i, u := range units {
 		p.unit(i, &e.Units[u])
@@ -196,7 +204,9 @@ func (p *packer) sequence(s, class int32) {
 			}
 		}
 	}
-	b.Offsets[p.n] = int32(p.t)
+	if b.Offsets != nil {
+		b.Offsets[p.n] = int32(p.t)
+	}
 	if b.Keys != nil {
 		b.Keys[p.n] = e.Keys[s]
 	}

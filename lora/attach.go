@@ -1,6 +1,7 @@
 package lora
 
 import (
+	"fmt"
 	"strings"
 
 	"rung/nn/arch"
@@ -20,6 +21,9 @@ func (w attached) Save(dir string, base arch.Base, s *graph.Store) error {
 	}
 	return w.a.Save(dir, src, s)
 }
+
+// Fingerprint is the configuration.
+func (w attached) Fingerprint() string { return fmt.Sprintf("lora %+v", w.a.cfg) }
 
 // attach makes the model save a, or itself where a is nil.
 func attach(m Model, a *Adapter) {

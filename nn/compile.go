@@ -77,6 +77,20 @@ func Compile(m Model, pl Plan) (*graph.Program, error) {
 	return graph.Compile(b, s)
 }
 
+// Computes tells what a model computes: whether it has scores (B,K), and the classes C of its logits
+// (N,C), 0 where it has none.
+func Computes(m Model) (scores bool, classes int, err error) {
+	b := graph.New(backend.Float32)
+	o := m.Forward(NewPass(b, graph.Dims{T: 1, N: 1, B: 1, K: 1}, true))
+	if err := b.Err(); err != nil {
+		return false, 0, err
+	}
+	if d := o.Logits.Shape().Dims; len(d) == 2 {
+		classes = d[1]
+	}
+	return o.Scores.OK(), classes, nil
+}
+
 type named struct {
 	name string
 	e    graph.E

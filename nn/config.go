@@ -27,7 +27,7 @@ type Config struct {
 	Head      bool // the architecture is a sequence classifier
 }
 
-// ModelTypes are the encoders that can be opened.
+// modelTypes are the encoders that can be opened.
 var modelTypes = []string{"bert", "distilbert", "electra"}
 
 // ParseConfig reads a config.json. It refuses what this package would compute wrongly: other model
@@ -39,7 +39,6 @@ func ParseConfig(data []byte) (Config, error) {
 		Act         *string           `json:"hidden_act"`
 		Activation  *string           `json:"activation"`
 		PosType     *string           `json:"position_embedding_type"`
-		Sinusoidal  bool              `json:"sinusoidal_pos_embds"`
 		Decoder     bool              `json:"is_decoder"`
 		Hidden      int               `json:"hidden_size"`
 		Layers      int               `json:"num_hidden_layers"`

@@ -17,7 +17,7 @@ func NewLinear(path string, in, out int, bias bool) *Linear {
 	return l
 }
 
-// In and Out are the widths of rows.
+// In is the width of rows.
 func (l *Linear) In() int { return l.W.Dims[1] }
 
 // Out is the width of the result.

@@ -177,7 +177,12 @@ const (
 	Batch
 )
 
-func (s Scope) String() string { return [...]string{"Unit", "Batch"}[s] }
+func (s Scope) String() string {
+	if s == Batch {
+		return "Batch"
+	}
+	return "Unit"
+}
 
 // An Objective adds a loss to the graph.
 type Objective interface {
@@ -188,6 +193,14 @@ type Objective interface {
 	// Terms is how many terms the loss of a unit with these labels sums. What is minimised is the sum
 	// of all losses of a batch over the number of their terms.
 	Terms(labels []float32) int
+}
+
+// Labelled is an Objective that cannot learn from every label.
+type Labelled interface {
+	Objective
+	// CheckLabel says what is wrong with a candidate's label. classes is the number of the model's
+	// classes C, 0 where it has no logits.
+	CheckLabel(y float32, classes int) error
 }
 
 // NewStore reserves memory for params on be and fills it with their initial values.

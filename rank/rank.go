@@ -67,10 +67,13 @@ func Open(ctx context.Context, ref string, o Options) (*Ranker, error) {
 	r, err := start(l.model, o)
 	if err == nil && l.card != nil && !o.SkipVerify {
 		if err = l.card.Check(ctx, l.model, r.scorer); err != nil {
-			err = errors.Join(fmt.Errorf("%s: %w", l.dir, err), r.Close())
+			err = fmt.Errorf("%s: %w", l.dir, err)
 		}
 	}
 	if err = errors.Join(err, l.close()); err != nil {
+		if r != nil {
+			err = errors.Join(err, r.Close())
+		}
 		return nil, fmt.Errorf("rank: %w", err)
 	}
 	return r, nil

@@ -115,6 +115,9 @@ func (c *Config) check() error {
 	if c.Batch < 1 {
 		return fmt.Errorf("train: batch is %d, want 1 or more", c.Batch)
 	}
+	if c.Patience > 0 && c.KeepBest == "" {
+		return fmt.Errorf("train: eval.patience is %d, but no eval.keep_best says which measure has to get better", c.Patience)
+	}
 	if len(c.Groups) > 7 {
 		return fmt.Errorf("train: %d groups, at most 7", len(c.Groups))
 	}

@@ -27,19 +27,23 @@ func (r *Run) evaluate() (*Evaluation, error) {
 		return fail(err)
 	}
 	e := &Evaluation{Values: values}
-	r.pos.Evaluated = r.pos.Step
-	if k := r.cfg.KeepBest; k != "" {
-		if v := values[k]; r.pos.BestStep == 0 || v > r.pos.Best {
-			e.Best = true
-			r.pos.Best, r.pos.BestStep, r.pos.Worse = v, r.pos.Step, 0
-			if err := r.saveModel(r.ctx, "best"); err != nil {
-				return fail(err)
-			}
-		} else {
-			r.pos.Worse++
+	if k := r.cfg.KeepBest; k != "" && (r.pos.BestStep == 0 || values[k] > r.pos.Best) {
+		e.Best = true
+		if err := r.saveModel("best"); err != nil {
+			return fail(err)
 		}
 	}
 	return e, nil
+}
+
+// count remembers an evaluation that is complete: the best checkpoint is saved by then.
+func (r *Run) count(e *Evaluation) {
+	switch {
+	case e.Best:
+		r.pos.Best, r.pos.BestStep, r.pos.Worse = e.Values[r.cfg.KeepBest], r.pos.Step, 0
+	case r.cfg.KeepBest != "":
+		r.pos.Worse++
+	}
 }
 
 // Evaluate computes measures, by the names that metric.Parse takes, of scores of e's units, over the

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"regexp"
 
 	"rung/nn/backend"
@@ -140,38 +139,24 @@ func (o *optimizer) step(s *backend.Scalars) (norm float64, err error) {
 		return 0, err
 	}
 	o.store.Changed(true)
-	var norms []float64
-	if o.store.Backend().Float() == backend.Float64 {
-		norms, err = readAll[float64](o.scratch, len(o.names)+2)
-	} else {
-		norms, err = readAll[float32](o.scratch, len(o.names)+2)
-	}
-	if err != nil {
+	norms := make([]float32, len(o.names)+2)
+	if err := o.scratch.ReadAt(host.Bytes(norms), 0); err != nil {
 		return 0, err
 	}
 	for i, v := range norms[:len(o.names)] {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return v, fmt.Errorf("gradient of %s is %w", o.names[i], ErrNotFinite)
+		if !finite(v) {
+			return float64(v), fmt.Errorf("gradient of %s is %w", o.names[i], ErrNotFinite)
 		}
 	}
-	norm = norms[len(norms)-1]
-	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return norm, fmt.Errorf("the norm of all gradients is %w", ErrNotFinite)
+	all := norms[len(norms)-1]
+	if !finite(all) {
+		return float64(all), fmt.Errorf("the norm of all gradients is %w", ErrNotFinite)
 	}
-	return norm, nil
+	return float64(all), nil
 }
 
-func readAll[F host.Float](m backend.Memory, n int) ([]float64, error) {
-	v := make([]F, n)
-	if err := m.ReadAt(host.Bytes(v), 0); err != nil {
-		return nil, err
-	}
-	out := make([]float64, n)
-	for i, x := range v {
-		out[i] = float64(x)
-	}
-	return out, nil
-}
+// finite tells whether v is a number that is not infinite.
+func finite(v float32) bool { return v-v == 0 }
 
 func (o *optimizer) close() error {
 	var err error

@@ -18,12 +18,9 @@ type plan struct {
 }
 
 // makePlan looks at the batches of all epochs, and halves the token budget until the program fits into
-// memory. fixed is the budget of a run that is resumed.
-func (r *Run) makePlan(fixed int) (*plan, error) {
-	batches, err := r.allBatches()
-	if err != nil {
-		return nil, err
-	}
+// memory. fixed is the budget of a run that is resumed. A loss that compares units of a batch takes
+// whole batches.
+func (r *Run) makePlan(batches [][]int, fixed int) (*plan, error) {
 	p := &plan{total: len(batches)}
 	var whole, unit data.Sizes
 	for _, b := range batches {
@@ -39,6 +36,13 @@ func (r *Run) makePlan(fixed int) (*plan, error) {
 	if fixed > 0 {
 		p.budget = fixed
 	}
+	least, what := unit.T, "unit"
+	if r.obj.Scope() == nn.Batch {
+		least, what = whole.T, "batch"
+		if p.budget < least {
+			return nil, fmt.Errorf("train: the loss %s takes whole batches, of up to %d tokens: micro_tokens is %d", r.obj.Name(), least, p.budget)
+		}
+	}
 	limit := r.cfg.Memory
 	if limit == 0 {
 		limit = available()
@@ -50,10 +54,10 @@ func (r *Run) makePlan(fixed int) (*plan, error) {
 		if fixed > 0 || p.bytes <= limit {
 			return p, nil
 		}
-		if p.budget <= unit.T {
-			return nil, fmt.Errorf("train: one unit of %d tokens needs %d MiB of memory, of which there are %d: use shorter texts, fewer candidates or an adapter", unit.T, p.bytes>>20, limit>>20)
+		if p.budget <= least {
+			return nil, fmt.Errorf("train: one %s of %d tokens needs %d MiB of memory, of which there are %d: use shorter texts, fewer candidates or an adapter", what, least, p.bytes>>20, limit>>20)
 		}
-		p.budget = max(unit.T, p.budget/2)
+		p.budget = max(least, p.budget/2)
 	}
 }
 
@@ -73,6 +77,9 @@ func (r *Run) allBatches() ([][]int, error) {
 	terms := 0
 	for _, b := range all {
 		for _, u := range b {
+			if u < 0 || u >= len(r.train.Units) {
+				return nil, fmt.Errorf("train: the sampler %s draws unit %d of %d", r.sample.Name(), u, len(r.train.Units))
+			}
 			terms += r.obj.Terms(r.train.Units[u].Labels)
 		}
 	}

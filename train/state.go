@@ -1,6 +1,7 @@
 package train
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -33,8 +34,15 @@ type meta struct {
 	Config      json.RawMessage `json:"config"`
 	Objective   string          `json:"objective"`
 	Model       string          `json:"model"` // fingerprints
-	Data        string          `json:"data"`
-	Backend     string          `json:"backend"`
+	digests
+	Backend string `json:"backend"`
+}
+
+// digests identify what a run reads, encoded, and what its sampler draws from that.
+type digests struct {
+	Train string `json:"data"`
+	Dev   string `json:"dev"` // "" where no checkpoint is chosen by it
+	Draws string `json:"draws"`
 }
 
 // free are the settings that may differ when a run is resumed: none changes what is learned, or the
@@ -79,17 +87,21 @@ func (r *Run) openLog() error {
 }
 
 // saveModel writes what opens again: the directory best or last.
-func (r *Run) saveModel(ctx context.Context, name string) error {
+func (r *Run) saveModel(name string) error {
 	if r.cfg.Out == "" {
 		return nil
 	}
-	return checkpoints.Save(ctx, filepath.Join(r.cfg.Out, name), func(tmp string) error { return r.model.Save(tmp, r.store) })
+	return checkpoints.Save(context.WithoutCancel(r.ctx), filepath.Join(r.cfg.Out, name), func(tmp string) error { return r.model.Save(tmp, r.store) })
 }
 
-// saveState writes weights, moments and position.
-func (r *Run) saveState(ctx context.Context) error {
+// saveState writes weights, moments and position, after the log of what they come from. Whoever cancels
+// the run waits for it: it is short, and would only have to be done again.
+func (r *Run) saveState() error {
 	if r.cfg.Out == "" {
 		return nil
+	}
+	if err := r.log.Sync(); err != nil {
+		return err
 	}
 	m := r.meta()
 	raw, err := json.Marshal(m)
@@ -117,7 +129,7 @@ func (r *Run) saveState(ctx context.Context) error {
 			return fmt.Errorf("train: state: %w", err)
 		}
 	}
-	return checkpoints.SaveState(ctx, filepath.Join(r.cfg.Out, stateDir), s)
+	return checkpoints.SaveState(context.WithoutCancel(r.ctx), filepath.Join(r.cfg.Out, stateDir), s)
 }
 
 func add(s *checkpoints.State, name string, dims []int, v []float32) error {
@@ -131,8 +143,8 @@ func add(s *checkpoints.State, name string, dims []int, v []float32) error {
 func (r *Run) meta() meta {
 	c, _ := json.Marshal(settings(&r.cfg))
 	m := meta{
-		Version: 1, Position: r.pos, Config: c, Objective: fmt.Sprintf("%s %+v, sampler %s", r.obj.Name(), r.obj, r.sample.Name()), Model: r.model.Fingerprint(),
-		Data: digest(r.train), Backend: r.be.Name(),
+		Version: 2, Position: r.pos, Config: c, Objective: fmt.Sprintf("%s %+v", r.obj.Name(), r.obj), Model: r.model.Fingerprint(),
+		digests: r.digests, Backend: r.be.Name(),
 	}
 	if r.plan != nil {
 		m.MicroTokens = r.plan.budget
@@ -195,14 +207,14 @@ func (r *Run) same(m meta) error {
 	if m.Version != now.Version {
 		return fmt.Errorf("the state is of version %d, want %d", m.Version, now.Version)
 	}
-	var a, b map[string]any
+	var a, b map[string]json.RawMessage // as they are written: a float64 cannot tell large seeds apart
 	if err := errors.Join(json.Unmarshal(m.Config, &a), json.Unmarshal(now.Config, &b)); err != nil {
 		return err
 	}
 	var keys []string
 	for k := range b {
-		if !reflect.DeepEqual(a[k], b[k]) {
-			keys = append(keys, fmt.Sprintf("%s (was %v, is %v)", k, a[k], b[k]))
+		if !bytes.Equal(a[k], b[k]) {
+			keys = append(keys, fmt.Sprintf("%s (was %s, is %s)", k, a[k], b[k]))
 		}
 	}
 	slices.Sort(keys)
@@ -212,8 +224,14 @@ func (r *Run) same(m meta) error {
 	if m.Model != now.Model {
 		keys = append(keys, "the model or its adapter")
 	}
-	if m.Data != now.Data {
+	if m.Train != now.Train {
 		keys = append(keys, "the training data")
+	}
+	if m.Dev != now.Dev {
+		keys = append(keys, "the dev data")
+	}
+	if len(keys) == 0 && m.Draws != now.Draws {
+		keys = append(keys, "the batches that the sampler "+r.sample.Name()+" draws")
 	}
 	if len(keys) > 0 {
 		return fmt.Errorf("the configuration has changed: %s", strings.Join(keys, "; "))
@@ -254,9 +272,31 @@ func tensor(s *checkpoints.State, name string) ([]float32, error) {
 	return checkpoints.Float32s(t)
 }
 
-// digest identifies encoded data: token ids, candidates and labels.
-func digest(e *data.Encoded) string {
+// digest identifies the data of the run and its batches.
+func (r *Run) digest(batches [][]int) digests {
+	d := digests{Train: digestOf(r.train)}
+	if r.dev != nil && r.cfg.KeepBest != "" {
+		d.Dev = digestOf(r.dev)
+	}
 	h := sha256.New()
+	var b []byte
+	for _, units := range batches {
+		b = binary.LittleEndian.AppendUint64(b[:0], uint64(len(units)))
+		for _, u := range units {
+			b = binary.LittleEndian.AppendUint64(b, uint64(u))
+		}
+		h.Write(b)
+	}
+	d.Draws = hex.EncodeToString(h.Sum(nil))
+	return d
+}
+
+// digestOf identifies encoded data: token ids, candidates and labels.
+func digestOf(e *data.Encoded) string {
+	h := sha256.New()
+	for s := range e.First {
+		_ = binary.Write(h, binary.LittleEndian, int64(e.Len(int32(s))))
+	}
 	h.Write(host.Bytes(e.IDs))
 	h.Write(host.Bytes(e.First))
 	h.Write(host.Bytes(e.Keys))
@@ -266,6 +306,10 @@ func digest(e *data.Encoded) string {
 		h.Write([]byte(u.ID))
 		h.Write(host.Bytes(u.Seqs))
 		h.Write(host.Bytes(u.Labels))
+		for _, id := range u.IDs { // evaluations break ties by them
+			_ = binary.Write(h, binary.LittleEndian, int64(len(id)))
+			h.Write([]byte(id))
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

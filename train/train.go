@@ -79,8 +79,8 @@ type Run struct {
 
 	total    int
 	pos      position
+	digests  digests
 	err      error
-	stopped  bool // no more steps, and no error: early stop
 	torn     bool // an update failed half way: there is nothing to save
 	warnings []string
 }
@@ -91,10 +91,12 @@ type position struct {
 	Epoch int `json:"epoch"` // of the next batch
 	Batch int `json:"batch"` // the next in its epoch
 
-	Best      float64 `json:"best"`
-	BestStep  int     `json:"best_step"` // 0: none yet
-	Worse     int     `json:"worse"`     // evaluations since
-	Evaluated int     `json:"evaluated"` // step of the last evaluation
+	Best     float64 `json:"best"`
+	BestStep int     `json:"best_step"` // 0: none yet
+	Worse    int     `json:"worse"`     // evaluations since
+
+	// Pending is the last step while its evaluation is due: cut off, it is made up for on resuming.
+	Pending *Step `json:"pending,omitempty"`
 }
 
 // Start prepares a run: it reads and encodes the data, compiles, and takes Config.Out for itself. Errors
@@ -120,17 +122,30 @@ func (r *Run) prepare(d Data) (err error) {
 			return err
 		}
 	}
+	if r.be.Float() != backend.Float32 {
+		return fmt.Errorf("train: backend %s does not compute in float32", r.be.Name())
+	}
 	if err := r.takeOut(); err != nil {
 		return err
 	}
 	if d.Train == nil {
 		return errors.New("train: no training data")
 	}
+	scores, classes, err := nn.Computes(r.model)
+	if err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
 	if r.train, err = r.encode("train", d.Train); err != nil {
+		return err
+	}
+	if err := checkLabels(r.obj, r.train, classes); err != nil {
 		return err
 	}
 	if d.Dev != nil {
 		if r.dev, err = r.encode("dev", d.Dev); err != nil {
+			return err
+		}
+		if err := r.checkDev(scores); err != nil {
 			return err
 		}
 	} else if r.cfg.KeepBest != "" {
@@ -139,9 +154,14 @@ func (r *Run) prepare(d Data) (err error) {
 	if r.cfg.Unit == "row" {
 		r.train = r.train.Rows()
 	}
-	for _, p := range r.model.Params() {
-		p.Group = r.cfg.groupOf(p.Path)
+	if err := r.setGroups(); err != nil {
+		return err
 	}
+	batches, err := r.allBatches()
+	if err != nil {
+		return err
+	}
+	r.digests = r.digest(batches)
 	if r.store, err = nn.NewStore(r.be, r.model.Params(), true); err != nil {
 		return err
 	}
@@ -152,7 +172,7 @@ func (r *Run) prepare(d Data) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.plan, err = r.makePlan(saved.MicroTokens); err != nil {
+	if r.plan, err = r.makePlan(batches, saved.MicroTokens); err != nil {
 		return err
 	}
 	r.total = r.plan.total
@@ -165,8 +185,7 @@ func (r *Run) prepare(d Data) (err error) {
 	return r.openLog()
 }
 
-// encode turns examples into token sequences. Terms that no example has are an error: there would be
-// nothing to learn.
+// encode turns examples into token sequences.
 func (r *Run) encode(name string, examples iter.Seq2[data.Example, error]) (*data.Encoded, error) {
 	e := &data.Encoded{}
 	for x, err := range examples {
@@ -190,27 +209,40 @@ func (r *Run) encode(name string, examples iter.Seq2[data.Example, error]) (*dat
 // does the end of the context, within the step.
 func (r *Run) Steps() iter.Seq[Step] {
 	return func(yield func(Step) bool) {
+		if r.store == nil {
+			r.err = errors.Join(r.err, errors.New("train: the run is closed"))
+			return
+		}
 		defer r.finish()
 		var batches [][]int
-		for epoch := -1; r.err == nil && !r.stopped && r.pos.Step < r.total; {
-			if epoch != r.pos.Epoch {
-				epoch = r.pos.Epoch
-				batches = r.sample.Epoch(r.train, r.cfg.Seed, epoch)
+		for epoch := -1; r.err == nil && !r.done(); {
+			if r.pos.Pending == nil {
+				if epoch != r.pos.Epoch {
+					epoch = r.pos.Epoch
+					batches = r.sample.Epoch(r.train, r.cfg.Seed, epoch)
+				}
+				if r.err = r.advance(batches); r.err != nil {
+					return
+				}
 			}
-			s, err := r.step(batches[r.pos.Batch])
+			s, err := r.conclude()
 			if err != nil {
 				r.err = err
 				return
 			}
-			r.advance(&s, len(batches))
-			if r.err != nil {
-				return
+			if r.pos.Step < r.total && due(r.pos.Step, r.cfg.SaveEvery, r.pos.Batch == 0) {
+				r.err = r.saveState()
 			}
 			if !yield(s) {
 				return
 			}
 		}
 	}
+}
+
+// done tells whether no step is left: all are done, or the last evaluations brought nothing better.
+func (r *Run) done() bool {
+	return r.pos.Pending == nil && (r.pos.Step >= r.total || r.cfg.Patience > 0 && r.pos.Worse >= r.cfg.Patience)
 }
 
 // step is one update: forward and backward of each micro-batch, then the optimiser. Until that the
@@ -263,30 +295,39 @@ func (r *Run) step(units []int) (Step, error) {
 	return s, nil
 }
 
-// advance counts a step, and evaluates and saves where that is due.
-func (r *Run) advance(s *Step, batches int) {
+// advance takes the next step of an epoch and counts it.
+func (r *Run) advance(batches [][]int) error {
+	if r.pos.Batch >= len(batches) {
+		return fmt.Errorf("train: step %d: the sampler %s draws %d batches in epoch %d, and drew more before", r.pos.Step+1, r.sample.Name(), len(batches), r.pos.Epoch)
+	}
+	s, err := r.step(batches[r.pos.Batch])
+	if err != nil {
+		return err
+	}
 	r.pos.Step++
-	r.pos.Batch++
-	end := r.pos.Batch == batches
-	if end {
+	if r.pos.Batch++; r.pos.Batch == len(batches) {
 		r.pos.Epoch, r.pos.Batch = r.pos.Epoch+1, 0
 	}
-	last := r.pos.Step == r.total
-	if r.err = r.log.Step(s.record()); r.err != nil {
-		return
-	}
-	if r.dev != nil && (last || due(r.pos.Step, r.cfg.EvalEvery, end)) {
-		if s.Evaluation, r.err = r.evaluate(); r.err != nil {
-			return
+	r.pos.Pending = &s
+	return r.log.Step(s.record())
+}
+
+// conclude hands out the pending step, after its evaluation where one is due.
+func (r *Run) conclude() (Step, error) {
+	s := *r.pos.Pending
+	if r.dev != nil && (r.pos.Step == r.total || due(r.pos.Step, r.cfg.EvalEvery, r.pos.Batch == 0)) {
+		e, err := r.evaluate()
+		if err == nil {
+			err = r.log.Step(report.Record{Step: s.N, Metrics: e.Values})
 		}
-		if r.err = r.log.Step(report.Record{Step: s.N, Metrics: s.Evaluation.Values}); r.err != nil {
-			return
+		if err != nil {
+			return s, err
 		}
-		r.stopped = r.cfg.Patience > 0 && r.pos.Worse >= r.cfg.Patience
+		s.Evaluation = e
+		r.count(e)
 	}
-	if due(r.pos.Step, r.cfg.SaveEvery, end) && !last {
-		r.err = r.saveState(r.ctx)
-	}
+	r.pos.Pending = nil
+	return s, nil
 }
 
 func due(step, every int, epochEnds bool) bool {
@@ -306,10 +347,9 @@ func (r *Run) finish() {
 	if r.torn || r.store == nil {
 		return
 	}
-	ctx := context.WithoutCancel(r.ctx)
-	errs := []error{r.err, r.saveState(ctx), r.saveModel(ctx, "last")}
+	errs := []error{r.err, r.saveState(), r.saveModel("last")}
 	if r.err == nil && (r.cfg.KeepBest == "" || r.pos.BestStep == 0) {
-		errs = append(errs, r.saveModel(ctx, "best"))
+		errs = append(errs, r.saveModel("best"))
 	}
 	r.err = errors.Join(append(errs, r.keep())...)
 }

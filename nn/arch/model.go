@@ -52,6 +52,8 @@ type Adapter interface {
 	// Save writes the adapter's files, with the values of s, into the directory dir. base is the model
 	// that it belongs to.
 	Save(dir string, base Base, s *graph.Store) error
+	// Fingerprint says what the adapter computes beside its parameters: scales, dropout.
+	Fingerprint() string
 }
 
 // An Origin is where a model was opened from.
@@ -117,12 +119,15 @@ func (t *Text) Close() error {
 }
 
 // fingerprint is the SHA-256 of what decides the course of a training run: what is given, lengths,
-// tokenizer, parameters, and the weights that they start from.
+// tokenizer, adapter, parameters, and the weights that they start from.
 func (t *Text) fingerprint(ps []*nn.Param, what ...any) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%+v\n%d\n", what, t.MaxLength)
 	if t.Tokenizer != nil {
 		io.WriteString(h, t.Tokenizer.Hash()+"\n")
+	}
+	if t.adapter != nil {
+		io.WriteString(h, t.adapter.Fingerprint()+"\n")
 	}
 	created := false
 	for _, p := range ps {

@@ -1,6 +1,9 @@
 package loss
 
 import (
+	"errors"
+	"fmt"
+
 	"rung/nn"
 	"rung/nn/graph"
 )
@@ -22,8 +25,19 @@ func (BCE) Scope() nn.Scope { return nn.Unit }
 // Terms is the number of candidates.
 func (BCE) Terms(labels []float32) int { return len(labels) }
 
+// CheckLabel wants a probability.
+func (BCE) CheckLabel(y float32, _ int) error {
+	if !(y >= 0 && y <= 1) {
+		return errors.New("bce wants a number from 0 to 1")
+	}
+	return nil
+}
+
 // Loss is (B,1).
 func (o BCE) Loss(p *nn.Pass, out nn.Outputs, t nn.Targets) graph.E {
+	if !(o.PosWeight >= 0) {
+		return p.Fail(fmt.Errorf("loss: bce: pos_weight is %v, want 0 (none) or more", o.PosWeight))
+	}
 	l := p.BCE(out.Scores, t.Labels) // (B,K)
 	if o.PosWeight > 0 && o.PosWeight != 1 {
 		// log(1+exp(-s)) = softplus(s) - s is added w-1 times more where y is 1.

@@ -1,6 +1,8 @@
 package loss
 
 import (
+	"errors"
+
 	"rung/nn"
 	"rung/nn/graph"
 )
@@ -24,6 +26,14 @@ func (Listwise) Terms(labels []float32) int {
 		}
 	}
 	return 0
+}
+
+// CheckLabel wants a gain: with a negative one the loss has no minimum.
+func (Listwise) CheckLabel(y float32, _ int) error {
+	if !(y >= 0) {
+		return errors.New("listwise wants a number of 0 or more")
+	}
+	return nil
 }
 
 // Loss is (B,1).

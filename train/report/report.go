@@ -2,7 +2,6 @@
 package report
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -29,10 +28,7 @@ type Record struct {
 }
 
 // A Log appends records to a file. A nil Log drops them.
-type Log struct {
-	f *os.File
-	w *bufio.Writer
-}
+type Log struct{ f *os.File }
 
 // Open opens the log at path and drops what was written after step last: a resumed run writes those
 // steps again. A line that was torn off when the process died is dropped too.
@@ -51,7 +47,7 @@ func Open(path string, last int) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("report: %w", err), f.Close())
 	}
-	return &Log{f, bufio.NewWriter(f)}, nil
+	return &Log{f}, nil
 }
 
 // keepUntil is the length of the part of a log up to step last.
@@ -83,10 +79,18 @@ func (l *Log) Step(r Record) error {
 	if err != nil {
 		return fmt.Errorf("report: step %d: %w", r.Step, err)
 	}
-	if _, err = l.w.Write(append(b, '\n')); err == nil {
-		err = l.w.Flush()
+	if _, err = l.f.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("report: %w", err)
 	}
-	if err != nil {
+	return nil
+}
+
+// Sync waits until the records are on the disk.
+func (l *Log) Sync() error {
+	if l == nil {
+		return nil
+	}
+	if err := l.f.Sync(); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return nil
@@ -100,7 +104,8 @@ func (l *Log) Close() error {
 	return l.f.Close()
 }
 
-// Read returns the records of a log.
+// Read returns the records of a log. A last line without its end is passed over: it is being written, or
+// its writer died.
 func Read(path string) ([]Record, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -110,6 +115,9 @@ func Read(path string) ([]Record, error) {
 	n := 0
 	for line := range bytes.Lines(b) {
 		n++
+		if line[len(line)-1] != '\n' {
+			break
+		}
 		var r Record
 		if err := json.Unmarshal(line, &r); err != nil {
 			return nil, fmt.Errorf("report: %s:%d: %w", path, n, err)

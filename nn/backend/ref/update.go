@@ -67,7 +67,7 @@ func clip[F host.Float](a *args[F], _, _ int) {
 	if a.S.Clip > 0 {
 		f = math.Min(1, a.S.Clip/(norm+1e-6))
 	}
-	if math.IsNaN(norm) || math.IsInf(norm, 0) {
+	if n := F(norm); n-n != 0 { // NaN or infinite, also where F cannot hold it
 		f = math.NaN()
 	}
 	a.Dst[0].D[0], a.Dst[0].D[1] = F(f), F(norm)
