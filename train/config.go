@@ -50,7 +50,7 @@ type Config struct {
 	Metrics   []string `yaml:"-"`
 	KeepBest  string   `yaml:"-"`          // measure by which the best checkpoint is chosen; "": the last is the best
 	Patience  int      `yaml:"-"`          // stop after so many evaluations without a better one; 0: never
-	SaveEvery int      `yaml:"save_every"` // updates between saved states; 0: at the end of each epoch
+	SaveEvery int      `yaml:"save_every"` // updates between saved states; 0: at the end of each epoch. Five minutes at most lie between two
 }
 
 // A Group gives the parameters whose path matches a learning rate of their own.

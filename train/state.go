@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"rung/checkpoints"
 	"rung/data"
@@ -100,6 +101,7 @@ func (r *Run) saveState() error {
 	if r.cfg.Out == "" {
 		return nil
 	}
+	r.saved = time.Now()
 	if err := r.log.Sync(); err != nil {
 		return err
 	}

@@ -77,6 +77,7 @@ type Run struct {
 	lock   *checkpoints.DirLock
 	log    *report.Log
 
+	saved    time.Time // when the state was, or when the run began
 	total    int
 	pos      position
 	digests  digests
@@ -106,7 +107,7 @@ func Start(ctx context.Context, m Model, o nn.Objective, d Data, c Config) (*Run
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	r := &Run{ctx: ctx, model: m, obj: o, cfg: c, be: c.Backend, sample: c.Sampler}
+	r := &Run{ctx: ctx, saved: time.Now(), model: m, obj: o, cfg: c, be: c.Backend, sample: c.Sampler}
 	if r.sample == nil {
 		r.sample = data.Shuffled{Batch: c.Batch, Window: c.Window}
 	}
@@ -230,7 +231,7 @@ func (r *Run) Steps() iter.Seq[Step] {
 				r.err = err
 				return
 			}
-			if r.pos.Step < r.total && due(r.pos.Step, r.cfg.SaveEvery, r.pos.Batch == 0) {
+			if r.pos.Step < r.total && (due(r.pos.Step, r.cfg.SaveEvery, r.pos.Batch == 0) || time.Since(r.saved) > saveAfter) {
 				r.err = r.saveState()
 			}
 			if !yield(s) {
@@ -329,6 +330,9 @@ func (r *Run) conclude() (Step, error) {
 	r.pos.Pending = nil
 	return s, nil
 }
+
+// saveAfter is the time after which a state is saved in any case: what a kill can lose.
+const saveAfter = 5 * time.Minute
 
 func due(step, every int, epochEnds bool) bool {
 	if every == 0 {
