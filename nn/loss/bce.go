@@ -1,6 +1,9 @@
 package loss
 
 import (
+	"fmt"
+	"math"
+
 	"rung/nn"
 	"rung/nn/graph"
 )
@@ -24,6 +27,9 @@ func (BCE) Terms(labels []float32) int { return len(labels) }
 
 // Loss is (B,1).
 func (o BCE) Loss(p *nn.Pass, out nn.Outputs, t nn.Targets) graph.E {
+	if !(o.PosWeight >= 0) || math.IsInf(o.PosWeight, 0) {
+		return p.Fail(fmt.Errorf("loss: bce: pos_weight is %v, want a positive number, or 0 for none", o.PosWeight))
+	}
 	l := p.BCE(out.Scores, t.Labels) // (B,K)
 	if o.PosWeight > 0 && o.PosWeight != 1 {
 		// log(1+exp(-s)) = softplus(s) - s is added w-1 times more where y is 1.
