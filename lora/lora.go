@@ -93,6 +93,14 @@ func (c *Config) scale(rank int, alpha float64) float64 {
 	return alpha / float64(rank)
 }
 
+// Check refuses what cannot be meant, whatever the model. Apply does so by itself.
+func (c Config) Check() error {
+	if err := c.check(); err != nil {
+		return fmt.Errorf("lora: %w", err)
+	}
+	return nil
+}
+
 // check tells what is wrong with the values themselves, whatever the model.
 func (c *Config) check() error {
 	switch {

@@ -141,7 +141,7 @@ func (c Config) check() error {
 		}
 	}
 	if !(c.Eps > 0) || !(c.InitStd >= 0) {
-		return fmt.Errorf("nn: config.json: layer_norm_eps %v, initializer_range %v", c.Eps, c.InitStd)
+		return fmt.Errorf("nn: config.json: layer_norm_eps %v (want above 0), initializer_range %v (want 0 or more)", c.Eps, c.InitStd)
 	}
 	return nil
 }

@@ -68,8 +68,8 @@ func Defaults() Config {
 	}
 }
 
-// check refuses what cannot be meant.
-func (c *Config) check() error {
+// Check refuses what cannot be meant, whatever the model and the data. Start does so by itself.
+func (c Config) Check() error {
 	pos := func(name string, v float64) error {
 		if !(v > 0) || math.IsInf(v, 0) {
 			return fmt.Errorf("train: %s is %v, want a positive number", name, v)
@@ -129,11 +129,16 @@ func (c *Config) check() error {
 			return err
 		}
 	}
-	if c.KeepBest != "" && !slices.Contains(c.Metrics, c.KeepBest) {
-		c.Metrics = append(slices.Clone(c.Metrics), c.KeepBest)
-	}
-	_, err := metric.ParseAll(c.Metrics...)
+	_, err := metric.ParseAll(c.measures()...)
 	return err
+}
+
+// measures are those that an evaluation computes: keep_best is one even if the list lacks it.
+func (c *Config) measures() []string {
+	if c.KeepBest == "" || slices.Contains(c.Metrics, c.KeepBest) {
+		return c.Metrics
+	}
+	return append(slices.Clone(c.Metrics), c.KeepBest)
 }
 
 // lr is the factor of all learning rates in update n of total, counted from 0 (Transformers'

@@ -61,6 +61,9 @@ func (r *Run) makePlan(batches [][]int, fixed int) (*plan, error) {
 	}
 }
 
+// mostUpdates bounds a run: its batches are drawn before it starts.
+const mostUpdates = 1 << 26
+
 // allBatches draws every batch of the run.
 func (r *Run) allBatches() ([][]int, error) {
 	var all [][]int
@@ -68,6 +71,16 @@ func (r *Run) allBatches() ([][]int, error) {
 		b := r.sample.Epoch(r.train, r.cfg.Seed, e)
 		if len(b) == 0 {
 			return nil, fmt.Errorf("train: the sampler %s draws nothing", r.sample.Name())
+		}
+		updates := float64(r.cfg.Epochs) * float64(len(b)) // 0: steps alone end the run
+		if s := float64(r.cfg.Steps); s > 0 && (updates == 0 || s < updates) {
+			updates = s
+		}
+		if updates > mostUpdates {
+			return nil, fmt.Errorf("train: %.4g updates, at most %d: fewer epochs or steps", updates, mostUpdates)
+		}
+		if err := r.ctx.Err(); err != nil {
+			return nil, err
 		}
 		all = append(all, b...)
 	}

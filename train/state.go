@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"rung/checkpoints"
 	"rung/data"
@@ -165,7 +166,7 @@ func settings(c *Config) map[string]any {
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		if name == "" || name == "-" {
-			name = strings.ToLower(f.Name)
+			name = asKey(f.Name)
 		}
 		out[name] = v.Field(i).Interface()
 	}
@@ -197,10 +198,41 @@ func (r *Run) openState() (meta, error) {
 		return m, fmt.Errorf("train: resume %s: %w", r.cfg.Out, err)
 	}
 	r.pos = m.Position
+	if err := r.findBest(); err != nil {
+		return m, err
+	}
 	if m.Backend != r.be.Name() {
 		r.warnings = append(r.warnings, fmt.Sprintf("resumed on %s, was on %s: what follows agrees to rounding, not bit for bit", r.be.Name(), m.Backend))
 	}
 	return m, nil
+}
+
+// asKey is the name of a field as a configuration writes it: KeepBest is keep_best.
+func asKey(name string) string {
+	var b strings.Builder
+	for i, c := range name {
+		if unicode.IsUpper(c) && i > 0 {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(c))
+	}
+	return b.String()
+}
+
+// findBest forgets a best checkpoint that somebody has removed: the best of what follows takes its place.
+func (r *Run) findBest() error {
+	if r.pos.BestStep == 0 {
+		return nil
+	}
+	_, err := os.Stat(filepath.Join(r.Best(), checkpoints.ManifestFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.warnings = append(r.warnings, fmt.Sprintf("the best checkpoint, of step %d, is gone from %s: the best of what follows takes its place", r.pos.BestStep, r.Best()))
+		r.pos.Best, r.pos.BestStep, r.pos.Worse = 0, 0, 0
+	case err != nil:
+		return fmt.Errorf("train: resume: the best checkpoint: %w", err)
+	}
+	return nil
 }
 
 // same refuses a state of another run, and names what differs.

@@ -104,9 +104,10 @@ type position struct {
 // of the setup are here. With resume, it goes on from the last state saved in Config.Out, or starts if
 // there is none.
 func Start(ctx context.Context, m Model, o nn.Objective, d Data, c Config) (*Run, error) {
-	if err := c.check(); err != nil {
+	if err := c.Check(); err != nil {
 		return nil, err
 	}
+	c.Metrics = c.measures()
 	r := &Run{ctx: ctx, saved: time.Now(), model: m, obj: o, cfg: c, be: c.Backend, sample: c.Sampler}
 	if r.sample == nil {
 		r.sample = data.Shuffled{Batch: c.Batch, Window: c.Window}

@@ -193,87 +193,6 @@ func TestWorkersChangeNothing(t *testing.T) {
 	}
 }
 
-// Stopped after any step and resumed, a run ends as if it had not been: same losses, weights, moments,
-// same log.
-func TestResumeIsExact(t *testing.T) {
-	d := Data{examples(30), examples(10)}
-	c := config(t)
-	r, err := Start(context.Background(), newTiny(), loss.BCE{}, d, c)
-	require.NoError(t, err)
-	want := all(t, r)
-	require.NoError(t, r.Close())
-	for stop := 1; stop < len(want); stop += 5 {
-		k := config(t)
-		k.Backend = workers(t, 1+stop%3)
-		ctx, cancel := context.WithCancel(context.Background())
-		r, err := Start(ctx, newTiny(), loss.BCE{}, d, k)
-		require.NoError(t, err)
-		n := 0
-		for range r.Steps() {
-			if n++; n == stop {
-				if stop%2 == 0 {
-					break
-				}
-				cancel() // within the next step
-			}
-		}
-		cancel()
-		if stop%2 != 0 {
-			require.ErrorIs(t, r.Err(), context.Canceled)
-		}
-		require.NoError(t, r.Close())
-
-		k.Resume = true
-		r, err = Start(context.Background(), newTiny(), loss.BCE{}, d, k)
-		require.NoError(t, err)
-		require.Equal(t, stop, r.Done())
-		require.Equal(t, want[stop:], all(t, r))
-		require.NoError(t, r.Close())
-		require.Equal(t, finalState(t, c.Out), finalState(t, k.Out), "stopped after %d", stop)
-		a, b := metrics(t, c.Out), metrics(t, k.Out)
-		require.Equal(t, a, b)
-	}
-}
-
-func metrics(t testing.TB, out string) []report.Record {
-	recs, err := report.Read(filepath.Join(out, report.File))
-	require.NoError(t, err)
-	for i := range recs {
-		recs[i].Seconds = 0
-	}
-	return recs
-}
-
-func TestResumeRefusesAnotherRun(t *testing.T) {
-	d := Data{examples(12), examples(4)}
-	c := config(t)
-	r, err := Start(context.Background(), newTiny(), loss.BCE{}, d, c)
-	require.NoError(t, err)
-	for range r.Steps() {
-		break
-	}
-	require.NoError(t, r.Err())
-
-	_, err = Start(context.Background(), newTiny(), loss.BCE{}, d, c)
-	require.ErrorContains(t, err, "another") // somebody writes there
-	require.NoError(t, r.Close())
-	_, err = Start(context.Background(), newTiny(), loss.BCE{}, d, c)
-	require.ErrorContains(t, err, "holds a run already")
-
-	c.Resume = true
-	other := c
-	other.LR, other.Seed = 1, 77
-	_, err = Start(context.Background(), newTiny(), loss.BCE{}, d, other)
-	require.ErrorContains(t, err, "lr (was 0.003, is 1)")
-	require.ErrorContains(t, err, "seed (was 1, is 77)")
-	_, err = Start(context.Background(), newTiny(), loss.BCE{PosWeight: 2}, d, c)
-	require.ErrorContains(t, err, "loss")
-	_, err = Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(13), nil}, c)
-	require.ErrorContains(t, err, "dev data")
-	_, err = Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(13), examples(4)}, c)
-	require.ErrorContains(t, err, "the training data")
-}
-
 func TestSetupErrors(t *testing.T) {
 	bad := func(change func(c *Config, d *Data), want string) {
 		t.Helper()
@@ -287,6 +206,8 @@ func TestSetupErrors(t *testing.T) {
 	bad(func(c *Config, d *Data) { c.Schedule = "step" }, `schedule is "step", want one of linear`)
 	bad(func(c *Config, d *Data) { c.Epochs = 0 }, "nothing to do")
 	bad(func(c *Config, d *Data) { c.Batch = 0 }, "batch is 0")
+	bad(func(c *Config, d *Data) { c.Epochs = math.MaxInt }, "updates, at most")
+	bad(func(c *Config, d *Data) { c.Epochs, c.Steps = 0, math.MaxInt }, "updates, at most")
 	bad(func(c *Config, d *Data) { d.Train = examples(0) }, "train data: no examples")
 	bad(func(c *Config, d *Data) { d.Train = nil }, "no training data")
 	bad(func(c *Config, d *Data) { c.Memory = 1000 }, "MiB of memory")

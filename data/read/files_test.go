@@ -69,6 +69,12 @@ func TestLinesErrors(t *testing.T) {
 	}
 	require.Equal(t, []string{"ok", "f:2: the line has 131073 bytes, more than 65536", "ok", "f:4: invalid UTF-8 at byte 1", "ok"}, got)
 
+	in = lineReader(t, strings.Repeat("x", 2<<20)+"\nok")
+	in.limit = 1 << 16
+	_, endless := in.next()
+	require.EqualError(t, endless, "read: f:1: the line has more than 1048576 bytes")
+	require.False(t, errors.As(endless, new(*RowError)), "no row to pass over: its end was not found")
+
 	cut := zipped(t, strings.Repeat("some text\n", 10000))
 	in = lineReader(t, string(cut[:len(cut)-20]))
 	var err error

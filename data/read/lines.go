@@ -14,6 +14,10 @@ import (
 // maxLine bounds a line, in bytes: more is a file of another format, or an attack on memory.
 const maxLine = 64 << 20
 
+// endless is how many times the bound a line is read to find its end, so that the next can follow. What
+// has no end by then, such as a device, is given up.
+const endless = 16
+
 // lines reads a file line by line: gzip or not, with or without a byte order mark, LF or CRLF.
 type lines struct {
 	name  string
@@ -72,6 +76,9 @@ func (l *lines) next() ([]byte, error) {
 		for {
 			if size += len(line); size <= l.limit {
 				l.long = append(l.long, line...)
+			}
+			if size > endless*l.limit {
+				return nil, fmt.Errorf("read: %s:%d: the line has more than %d bytes", l.name, l.n, endless*l.limit)
 			}
 			if !errors.Is(err, bufio.ErrBufferFull) {
 				break

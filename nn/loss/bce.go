@@ -3,6 +3,7 @@ package loss
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"rung/nn"
 	"rung/nn/graph"
@@ -35,8 +36,8 @@ func (BCE) CheckLabel(y float32, _ int) error {
 
 // Loss is (B,1).
 func (o BCE) Loss(p *nn.Pass, out nn.Outputs, t nn.Targets) graph.E {
-	if !(o.PosWeight >= 0) {
-		return p.Fail(fmt.Errorf("loss: bce: pos_weight is %v, want 0 (none) or more", o.PosWeight))
+	if !(o.PosWeight >= 0) || math.IsInf(o.PosWeight, 0) {
+		return p.Fail(fmt.Errorf("loss: bce: pos_weight is %v, want a positive number, or 0 for none", o.PosWeight))
 	}
 	l := p.BCE(out.Scores, t.Labels) // (B,K)
 	if o.PosWeight > 0 && o.PosWeight != 1 {

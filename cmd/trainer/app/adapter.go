@@ -28,6 +28,9 @@ func readLoRA(decode func(into any) error) (any, Applying, error) {
 	if err := decode(&c); err != nil {
 		return nil, nil, err
 	}
+	if err := c.Check(); err != nil {
+		return nil, nil, err
+	}
 	return c, func(m arch.Model, seed uint64) (string, error) {
 		a, err := lora.Apply(m, c, seed)
 		if err != nil {

@@ -194,6 +194,8 @@ func TestBatches(t *testing.T) {
 	require.EqualError(t, err, "line 2: not valid UTF-8")
 	require.Equal(t, []string{"good"}, got, "what comes before a bad line is done")
 
+	err = batches(ctx, io.MultiReader(strings.NewReader("a\n"), zeros{}), 8, collect)
+	require.EqualError(t, err, "line 2: more than 67108864 bytes")
 	err = batches(ctx, io.MultiReader(strings.NewReader("a\n"), broken{}), 8, collect)
 	require.ErrorContains(t, err, "line 2: broken")
 	stop := errors.New("stop")
@@ -205,6 +207,14 @@ func TestBatches(t *testing.T) {
 	late, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, batches(late, r, 8, collect), context.DeadlineExceeded)
+}
+
+// zeros is a line that never ends.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 type broken struct{}

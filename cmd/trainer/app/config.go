@@ -102,6 +102,9 @@ func (r Registry) loadConfig(path string, sets []string) (*Config, error) {
 		}
 	}
 	c.passOn()
+	if err := c.Train.Check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	return c, c.rebase(filepath.Dir(path))
 }
 
@@ -194,11 +197,18 @@ func (r Registry) chooseAdapter(c *Config) error {
 		return fmt.Errorf("%s: unknown adapter %q%s", c.Adapter.at, kind, suggest(kind, sortedKeys(r.Adapters)))
 	}
 	c.adapter = kind
-	c.settings, c.apply, err = a.Read(func(into any) error { return c.Adapter.decode(into, "kind") })
+	var said error // where it stands is in it already
+	c.settings, c.apply, err = a.Read(func(into any) error {
+		said = c.Adapter.decode(into, "kind")
+		return said
+	})
+	if err != nil && said == nil {
+		err = fmt.Errorf("%s: adapter: %w", c.Adapter.at, err)
+	}
 	return err
 }
 
-// check refuses what cannot be meant; what train.Config holds is checked by package train.
+// check refuses what cannot be meant, but for what train.Config holds and checks.
 func (c *Config) check() error {
 	bad := func(key, format string, a ...any) error {
 		top, _, _ := strings.Cut(key, ".")
@@ -219,6 +229,8 @@ func (c *Config) check() error {
 		return bad("data.max_bad", "%g is no share from 0 to 1", d.MaxBad)
 	case math.IsNaN(d.Relevant) || math.IsInf(d.Relevant, 0):
 		return bad("data.relevant", "%g is no number", d.Relevant)
+	case c.Dropout != nil && !(*c.Dropout >= 0 && *c.Dropout < 1):
+		return bad("dropout", "%g is not in [0,1)", *c.Dropout)
 	case !(c.Scale >= 0) || math.IsInf(c.Scale, 0):
 		return bad("scale", "%g, want 0 or more", c.Scale)
 	case c.Eval.KeepBest != "" && d.Dev == "":

@@ -148,6 +148,7 @@ func TestSet(t *testing.T) {
 	bad("adapter=[lora]", "adapter is a list, want a name")
 	bad("model=&a x", "is not supported here")
 	bad("model=*a", "")
+	bad("train.lr=-1", "run.yaml: train: lr is -1")
 }
 
 func TestSuggest(t *testing.T) {

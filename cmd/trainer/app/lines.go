@@ -26,7 +26,7 @@ func batches(ctx context.Context, r io.Reader, most int, do func(first int, line
 		defer close(in)
 		b := bufio.NewReaderSize(r, 1<<16)
 		for n := 1; ; n++ {
-			s, err := b.ReadString('\n')
+			s, err := readLine(b)
 			if err != nil && err != io.EOF {
 				err = fmt.Errorf("line %d: %w", n, err)
 			} else if err == io.EOF && s == "" {
@@ -82,6 +82,24 @@ func batches(ctx context.Context, r io.Reader, most int, do func(first int, line
 			return failed
 		}
 		next += len(lines)
+	}
+}
+
+// maxLine bounds a line of the input, in bytes, as package read does for files.
+const maxLine = 64 << 20
+
+// readLine is b.ReadString('\n') with a bound: an endless line must not take all memory.
+func readLine(b *bufio.Reader) (string, error) {
+	var line []byte
+	for {
+		part, err := b.ReadSlice('\n')
+		if len(line)+len(part) > maxLine {
+			return "", fmt.Errorf("more than %d bytes", maxLine)
+		}
+		line = append(line, part...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return string(line), err
+		}
 	}
 }
 

@@ -93,7 +93,7 @@ func newTree(where, path string, n ast.Node) (*tree, error) {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		t.kind, t.text = scalar, n.GetToken().Value
 	default:
-		return nil, fmt.Errorf("%s: a %s is not supported here", t.at, strings.ToLower(n.Type().String()))
+		return nil, fmt.Errorf("%s: YAML's %s is not supported here", t.at, strings.ToLower(n.Type().String()))
 	}
 	return t, nil
 }
@@ -103,7 +103,11 @@ func (t *tree) fill(where string, values []*ast.MappingValueNode) error {
 	for _, v := range values {
 		key := v.Key.GetToken().Value
 		if _, plain := v.Key.(*ast.StringNode); !plain {
-			return fmt.Errorf("%s: the key %s is not supported here", t.at, key)
+			at := t.at
+			if !strings.HasPrefix(where, "--") {
+				at = fmt.Sprintf("%s:%d", where, v.Key.GetToken().Position.Line)
+			}
+			return fmt.Errorf("%s: the key %s is not supported here", at, key)
 		}
 		kid, err := newTree(where, join(t.path, key), v.Value)
 		if err != nil {
