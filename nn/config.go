@@ -122,8 +122,13 @@ func (c Config) check() error {
 		name   string
 		v, max int
 	}{
-		{"layers", c.Layers, 1 << 10}, {"hidden size", c.Hidden, 1 << 16}, {"attention heads", c.Heads, 1 << 12}, {"feed-forward size", c.FF, 1 << 18},
-		{"vocabulary size", c.Vocab, 1 << 24}, {"positions", c.Positions, 1 << 20}, {"embedding size", c.Embedding, 1 << 16},
+		{"layers", c.Layers, 1 << 10},
+		{"hidden size", c.Hidden, 1 << 16},
+		{"attention heads", c.Heads, 1 << 12},
+		{"feed-forward size", c.FF, 1 << 18},
+		{"vocabulary size", c.Vocab, 1 << 24},
+		{"positions", c.Positions, 1 << 20},
+		{"embedding size", c.Embedding, 1 << 16},
 	} {
 		if v.v < 1 || v.v > v.max {
 			return fmt.Errorf("nn: config.json: %s %d is not in 1 to %d", v.name, v.v, v.max)

@@ -101,9 +101,17 @@ func (c Config) Check() error {
 		name string
 		v    float64
 	}{
-		{"epochs", float64(c.Epochs)}, {"steps", float64(c.Steps)}, {"window", float64(c.Window)}, {"warmup", c.Warmup}, {"clip", c.Clip},
-		{"weight_decay", c.WeightDecay}, {"micro_tokens", float64(c.MicroTokens)}, {"memory", float64(c.Memory)}, {"eval.every", float64(c.EvalEvery)},
-		{"eval.patience", float64(c.Patience)}, {"save_every", float64(c.SaveEvery)},
+		{"epochs", float64(c.Epochs)},
+		{"steps", float64(c.Steps)},
+		{"window", float64(c.Window)},
+		{"warmup", c.Warmup},
+		{"clip", c.Clip},
+		{"weight_decay", c.WeightDecay},
+		{"micro_tokens", float64(c.MicroTokens)},
+		{"memory", float64(c.Memory)},
+		{"eval.every", float64(c.EvalEvery)},
+		{"eval.patience", float64(c.Patience)},
+		{"save_every", float64(c.SaveEvery)},
 	} {
 		if !(v.v >= 0) || math.IsInf(v.v, 0) {
 			return fmt.Errorf("train: %s is %v, want 0 or more", v.name, v.v)
