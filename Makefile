@@ -5,6 +5,7 @@
 # make env      prints what go build, go vet, go test and an editor need for the CUDA files: eval "$(make env)"
 # make rename MODULE=host/path   moves the module to another name
 # make long     the tests that take minutes
+# make peers PYTHON=…   round trips through the Python libraries
 # Also: race, test-gpu, abi, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
 
 # gorgonia.org/cu includes <cuda.h> and links -lcuda. It finds our declarations of the driver's ABI and an empty archive:
@@ -46,6 +47,10 @@ test:
 # Tests that take minutes: whole training runs against recorded ones, where the reference data is
 long:
 	RUNG_LONG=1 go test -timeout 60m ./nn/arch ./train ./cmd/...
+
+# What is saved here, opened by Transformers, sentence-transformers and PEFT, and the other way: PYTHON has them
+peers:
+	RUNG_PEERS=$(or $(PYTHON),python3) go test -count=1 -timeout 60m -run 'Peer|Python|PEFT' ./checkpoints ./lora ./rank
 
 race:
 	go test -race -shuffle=on $(RACE)
@@ -102,4 +107,4 @@ rename:
 clean:
 	rm -rf bin
 
-.PHONY: all cpu test long race test-gpu env abi lint fuzz ci rename clean
+.PHONY: all cpu test long peers race test-gpu env abi lint fuzz ci rename clean
