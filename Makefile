@@ -53,7 +53,7 @@ peers:
 	RUNG_PEERS=$(or $(PYTHON),python3) go test -count=1 -timeout 60m -run 'Peer|Python|PEFT' ./checkpoints ./lora ./rank
 
 race:
-	go test -race -shuffle=on $(RACE)
+	go test -race -short -shuffle=on $(RACE)
 
 # -rdynamic, which Go falls back to with some linkers, shows every symbol of ours that is not hidden
 test-gpu: bin/staticcheck
