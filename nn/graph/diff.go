@@ -154,7 +154,7 @@ func (b *Builder) fanIn(gs []E) E {
 // cheaply returns a function that gives a node of forward, or the same value made once more where one
 // pass over another saved result does it: GELU of the pre-activation, LayerNorm of the sum. Backward
 // needs those results anyway, so that the value need not outlive forward: a third of what training
-// keeps, for less than a hundredth of its work.
+// keeps.
 func (b *Builder) cheaply() func(E) E {
 	done := map[*G.Node]E{}
 	return func(e E) E {
