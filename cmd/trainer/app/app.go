@@ -13,10 +13,13 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"rung/nn/device"
 )
 
 // Exit codes.
@@ -39,6 +42,12 @@ type Env struct {
 // echo is how long after the first signal another one is taken for the same: timeout(1) and some job managers
 // signal a process and then its whole group.
 const echo = 200 * time.Millisecond
+
+// reads marks commands that read files and have nothing to save. One that is told to stop may be waiting
+// for a pipe that nobody writes to: it is given up after grace.
+var reads = map[string]string{"reads": "files"}
+
+const grace = 2 * time.Second
 
 // Main runs the command line of the process and returns its exit code. The first SIGINT or SIGTERM asks
 // the command to stop (a training run saves its state), the second ends the process at once.
@@ -69,15 +78,43 @@ func (e *Env) Run(ctx context.Context, args []string) int {
 	root.SetIn(e.Stdin)
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
-	cmd, err := root.ExecuteContextC(ctx)
+	cmd, err := execute(ctx, root, started)
 	if err == nil {
 		return Done
 	}
 	var use *useError
-	if !*started && !errors.As(err, &use) { // cobra's own complaint about flags and arguments
+	if started.Load() == nil && !errors.As(err, &use) { // cobra's own complaint about flags and arguments
 		err = &useError{err, true}
 	}
 	return e.report(ctx, cmd, err)
+}
+
+// execute runs the command, and gives it up grace after ctx has ended if it only reads.
+func execute(ctx context.Context, root *cobra.Command, started *atomic.Pointer[cobra.Command]) (*cobra.Command, error) {
+	type end struct {
+		cmd *cobra.Command
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		cmd, err := root.ExecuteContextC(ctx)
+		ended <- end{cmd, err}
+	}()
+	var late <-chan time.Time
+	stop := ctx.Done()
+	for {
+		select {
+		case x := <-ended:
+			return x.cmd, x.err
+		case <-stop:
+			if cmd := started.Load(); cmd != nil && cmd.Annotations["reads"] != "" {
+				late = time.After(grace)
+			}
+			stop = nil
+		case <-late:
+			return root, ctx.Err()
+		}
+	}
 }
 
 // report says in one line what went wrong.
@@ -88,6 +125,8 @@ func (e *Env) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	switch {
 	case errors.As(err, &saved):
 		code = Interrupted
+	case errors.Is(err, device.ErrUnknown):
+		code = WrongUse
 	case errors.As(err, &use):
 		code = WrongUse
 		if !strings.Contains(message, "--help") && use.hint {

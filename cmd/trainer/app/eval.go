@@ -28,9 +28,10 @@ func evalCommand(e *Env) *cobra.Command {
 		Long: `Measures a model on a collection. The candidates of each query are scored and ranked; where the
 collection has a corpus but no candidates (beir, or trec without a run), a bi-encoder ranks the whole corpus.
 Queries without a positive are left out unless --no-positives keep says otherwise.`,
-		Example: "  trainer eval --model runs/wikiqa-lora/best --data wikiqa:DIR#test -m MAP,MRR --run test.run",
-		GroupID: "measure",
-		Args:    positional(),
+		Example:     "  trainer eval --model runs/wikiqa-lora/best --data wikiqa:DIR#test -m MAP,MRR --run test.run",
+		GroupID:     "measure",
+		Annotations: reads,
+		Args:        positional(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.parse(); err != nil {
 				return err

@@ -75,11 +75,12 @@ func (l *measureList) Set(s string) error {
 func metricsCommand(e *Env) *cobra.Command {
 	var s scoring
 	cmd := &cobra.Command{
-		Use:     "metrics QRELS RUN",
-		Short:   "Measure a run: trec_eval's numbers, ir-measures' names",
-		Example: "  trainer metrics qrels.txt run.txt -m nDCG@10,MAP --compare other.txt",
-		GroupID: "measure",
-		Args:    positional("QRELS", "RUN"),
+		Use:         "metrics QRELS RUN",
+		Short:       "Measure a run: trec_eval's numbers, ir-measures' names",
+		Example:     "  trainer metrics qrels.txt run.txt -m nDCG@10,MAP --compare other.txt",
+		GroupID:     "measure",
+		Annotations: reads,
+		Args:        positional("QRELS", "RUN"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := s.parse(); err != nil {
 				return err

@@ -148,10 +148,11 @@ func rerankCommand(e *Env) *cobra.Command {
 	var queries, corpus, run, out string
 	var depth int
 	cmd := &cobra.Command{
-		Use:     "rerank --model DIR --queries FILE --corpus FILE --run FILE",
-		Short:   "Score the candidates of a TREC run again",
-		GroupID: "use",
-		Args:    positional(),
+		Use:         "rerank --model DIR --queries FILE --corpus FILE --run FILE",
+		Short:       "Score the candidates of a TREC run again",
+		GroupID:     "use",
+		Annotations: reads,
+		Args:        positional(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if depth < 0 {
 				return misuse("--depth %d is negative", depth)

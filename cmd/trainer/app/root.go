@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 )
@@ -16,10 +17,10 @@ var groups = []*cobra.Group{
 	{ID: "look", Title: "Look:"},
 }
 
-// root is the whole command. started becomes true when the command itself begins: errors before that are
-// about flags and arguments.
-func (e *Env) root() (root *cobra.Command, started *bool) {
-	started = new(bool)
+// root is the whole command. started is the command that itself has begun: errors before that are about
+// flags and arguments.
+func (e *Env) root() (root *cobra.Command, started *atomic.Pointer[cobra.Command]) {
+	started = new(atomic.Pointer[cobra.Command])
 	root = &cobra.Command{
 		Use:               "trainer",
 		Short:             "Fine-tunes BERT-style encoders into neural rankers",
@@ -37,7 +38,7 @@ func (e *Env) root() (root *cobra.Command, started *bool) {
 	}
 	root.PersistentFlags().BoolVar(&e.JSON, "json", false, "results and progress as JSON, one object a line")
 	root.AddGroup(groups...)
-	root.SetHelpCommandGroupID("look")
+	root.SetHelpCommand(helpCommand())
 	for _, name := range sortedKeys(e.Registry.Commands) {
 		root.AddCommand(e.Registry.Commands[name](e))
 	}
@@ -46,11 +47,31 @@ func (e *Env) root() (root *cobra.Command, started *bool) {
 	return root, started
 }
 
+// helpCommand is help COMMAND. Cobra's own takes an unknown one for no fault.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Help about any command",
+		GroupID: "look",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				var known []string
+				for _, c := range cmd.Root().Commands() {
+					known = append(known, c.Name())
+				}
+				return misuse("help: unknown command %s%s", args[0], suggest(args[0], known))
+			}
+			return of.Help()
+		},
+	}
+}
+
 // markStart notes when a command itself begins.
-func markStart(cmd *cobra.Command, started *bool) {
+func markStart(cmd *cobra.Command, started *atomic.Pointer[cobra.Command]) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			*started = true
+			started.Store(cmd)
 			return run(cmd, args)
 		}
 	}

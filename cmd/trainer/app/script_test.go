@@ -101,6 +101,7 @@ func runScripts(t *testing.T, dir string) {
 			"killed":     killed,
 			"signalled":  signalled,
 			"twice":      twice,
+			"waiting":    waiting,
 
 			"broken-utf8":  brokenUTF8,
 			"long-passage": longPassage,
@@ -291,6 +292,30 @@ func twice(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 	if code := cmd.ProcessState.ExitCode(); code != Failed {
 		ts.Fatalf("exit code %d, want %d", code, Failed)
+	}
+}
+
+// waiting COMMAND ARG ... runs the trainer with a pipe that nobody writes to, and expects that one signal
+// ends it.
+func waiting(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(syscall.Mkfifo(ts.MkAbs("pipe"), 0o600))
+	cmd, out := start(ts, args)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-ended:
+		ts.Fatalf("it did not wait: %s", out)
+	case <-time.After(500 * time.Millisecond):
+	}
+	ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		_ = cmd.Process.Kill()
+		ts.Fatalf("did not end within 10 s: %s", out)
+	}
+	if code := cmd.ProcessState.ExitCode(); code != Failed || out.String() != "trainer: interrupted\n" {
+		ts.Fatalf("exit code %d, want %d: %s", code, Failed, out)
 	}
 }
 

@@ -25,10 +25,11 @@ func searchCommand(e *Env) *cobra.Command {
 	var queries, corpus, out string
 	var s search
 	cmd := &cobra.Command{
-		Use:     "search --model DIR --queries FILE --corpus FILE",
-		Short:   "Exact retrieval with a bi-encoder, into a TREC run",
-		GroupID: "use",
-		Args:    positional(),
+		Use:         "search --model DIR --queries FILE --corpus FILE",
+		Short:       "Exact retrieval with a bi-encoder, into a TREC run",
+		GroupID:     "use",
+		Annotations: reads,
+		Args:        positional(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if s.top < 1 {
 				return misuse("--top %d, want 1 or more", s.top)
