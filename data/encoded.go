@@ -64,6 +64,21 @@ func (e *Encoded) Tokens(u *Unit) int {
 	return n
 }
 
+// Pairs is Σ L² over the sequences of units: what attention compares.
+func (e *Encoded) Pairs(units []int) (n float64) {
+	add := func(s int32) { n += float64(e.Len(s)) * float64(e.Len(s)) }
+	for _, i := range units {
+		u := &e.Units[i]
+		if u.Query != None {
+			add(u.Query)
+		}
+		for _, s := range u.Seqs {
+			add(s)
+		}
+	}
+	return n
+}
+
 // Rows returns the same sequences with one unit a candidate.
 func (e *Encoded) Rows() *Encoded {
 	r := *e

@@ -18,6 +18,7 @@ var ErrNotFinite = errors.New("not finite")
 // clipping factor of all, then one pass over weights and moments.
 type optimizer struct {
 	store   *graph.Store
+	calls   []backend.Call
 	exec    backend.Exec
 	scratch backend.Memory // norm of each gradient, then factor and norm of all
 	moments []moment
@@ -113,6 +114,7 @@ func (o *optimizer) encode(c *Config) error {
 		}
 		calls = append(calls, call)
 	}
+	o.calls = calls
 	o.exec, err = be.Encode(calls, bind)
 	return err
 }

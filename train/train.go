@@ -84,6 +84,9 @@ type Run struct {
 	err      error
 	torn     bool // an update failed half way: there is nothing to save
 	warnings []string
+
+	traced bool
+	sizes  backend.Sizes // of the micro-batch at hand, for a trace
 }
 
 // position is where a run is; it is saved with the weights.
@@ -267,6 +270,9 @@ func (r *Run) step(units []int) (Step, error) {
 			return fail(err)
 		}
 		s.Seqs, s.Tokens = s.Seqs+n.N, s.Tokens+n.T
+		if r.traced {
+			r.sizes = backend.Sizes{Count: scalars.Count, Pairs: r.train.Pairs(micro)}
+		}
 		weights := graph.Floats[float32](r.run, nn.InWeights)
 		clear(weights)
 		for k, u := range micro {

@@ -181,6 +181,16 @@ func (r *Run) Do(ctx context.Context, s *backend.Scalars, accumulate bool) error
 	return r.exec.Launch(ctx, s)
 }
 
+// Trace has later launches report the time of each call of the program, or no longer with nil. False:
+// the backend does not measure it.
+func (r *Run) Trace(f backend.Trace) bool {
+	t, ok := r.exec.(backend.Tracer)
+	if ok {
+		t.Trace(f)
+	}
+	return ok
+}
+
 func (r *Run) clear() error {
 	if r.p.PerUnit {
 		return r.units.Clear(0, r.units.Size())

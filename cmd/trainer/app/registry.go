@@ -64,6 +64,7 @@ func Builtin() Registry {
 			},
 		},
 		Commands: map[string]func(*Env) *cobra.Command{
+			"bench":      benchCommand,
 			"doctor":     doctorCommand,
 			"embed":      embedCommand,
 			"eval":       evalCommand,

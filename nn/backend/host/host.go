@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"rung/nn/backend"
@@ -274,6 +275,7 @@ type exec[F Float] struct {
 	args    []Args[F]
 	copies  [][]copied[F] // by call: the forms of its inputs
 	scratch *Memory
+	trace   backend.Trace
 
 	// The piece of work at hand: one closure serves all, so that a launch allocates nothing.
 	a         *Args[F]
@@ -292,12 +294,22 @@ func (e *exec[F]) Launch(ctx context.Context, s *backend.Scalars) error {
 			return err
 		}
 		e.a = &e.args[i]
+		var began time.Time
+		if e.trace != nil {
+			began = time.Now()
+		}
 		if err := e.call(i); err != nil {
 			return fmt.Errorf("%s (kernel %v): %w", e.a.Node, e.a.Op, err)
+		}
+		if e.trace != nil {
+			e.trace(i, time.Since(began))
 		}
 	}
 	return nil
 }
+
+// Trace has launches report the time of each call.
+func (e *exec[F]) Trace(f backend.Trace) { e.trace = f }
 
 // call runs one call: the forms of its inputs that are out of date, then its phases.
 func (e *exec[F]) call(i int) error {
