@@ -14,6 +14,7 @@ import (
 	"rung/nn/arch"
 	"rung/nn/backend"
 	"rung/nn/graph"
+	"rung/nn/nntest/golden"
 )
 
 // small4 is a configuration for smallCross.
@@ -29,13 +30,13 @@ func shake(a *Adapter, seed uint64) {
 }
 
 func TestFreshAdapterChangesNothing(t *testing.T) {
-	be, b := refs[float32](t), smallBatch()
+	be, b := golden.Ref[float32](t, 2), smallBatch()
 	m := smallCross(t)
-	base := store(t, be, m.Params(), false)
+	base := golden.Store(t, be, m.Params(), false)
 	before := scores[float32](t, m, b, base)
 	a, err := Apply(m, small4(AllLinear), 1)
 	require.NoError(t, err)
-	own := store(t, be, a.Params(), false)
+	own := golden.Store(t, be, a.Params(), false)
 	require.Equal(t, before, scores[float32](t, m, b, own, base))
 
 	// The draws are U(-1/√in, 1/√in), of the seed and the path.
@@ -71,9 +72,9 @@ func TestSaveLoadSave(t *testing.T) {
 		"layers":   {Rank: 1, Alpha: 1, Targets: []string{"key"}, Layers: []int{1}, LayersPattern: []string{"layer", "block"}, Task: TaskUnnamed, ModulesToSave: []string{"classifier"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			be, b := refs[float32](t), smallBatch()
+			be, b := golden.Ref[float32](t, 2), smallBatch()
 			m := smallCross(t)
-			base := store(t, be, m.Params(), false)
+			base := golden.Store(t, be, m.Params(), false)
 			created := map[string]bool{"bert.pooler.dense.weight": true, "bert.pooler.dense.bias": true, "bert.embeddings.position_embeddings.weight": true}
 			lack := func(m *arch.Cross) {
 				for _, p := range m.Params() {
@@ -86,7 +87,7 @@ func TestSaveLoadSave(t *testing.T) {
 			require.Len(t, a.Summary().Created, 3)
 			require.Contains(t, a.Summary().String(), "new, as the base lacks them: bert.embeddings.position_embeddings.weight")
 			shake(a, 5)
-			own := store(t, be, a.Params(), false)
+			own := golden.Store(t, be, a.Params(), false)
 			first, second, src := t.TempDir(), t.TempDir(), Source{"org/base", "v1"}
 			require.NoError(t, a.Save(first, src, own))
 
@@ -100,7 +101,7 @@ func TestSaveLoadSave(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, a.Summary().Trainable, c.Summary().Trainable)
 			require.Empty(t, c.Summary().Created)
-			loaded := store(t, be, c.Params(), true)
+			loaded := golden.Store(t, be, c.Params(), true)
 			require.NoError(t, f.Close())
 			require.Equal(t, scores[float32](t, m, b, own, base), scores[float32](t, n, b, loaded, base))
 			require.NoError(t, c.Save(second, f.Base, loaded))
@@ -118,7 +119,7 @@ func TestSaveLoadSave(t *testing.T) {
 }
 
 func TestMergeIsTheAdapter(t *testing.T) {
-	be, b := refs[float32](t), smallBatch()
+	be, b := golden.Ref[float32](t, 2), smallBatch()
 	m := smallCross(t)
 	cfg := small4(AllLinear)
 	cfg.Bias = BiasLoRAOnly
@@ -130,7 +131,7 @@ func TestMergeIsTheAdapter(t *testing.T) {
 			p.Init = p.Normal(8, .3)
 		}
 	}
-	all := store(t, be, m.Params(), false) // one store of base and adapter
+	all := golden.Store(t, be, m.Params(), false) // one store of base and adapter
 	want := scores[float32](t, m, b, all)
 	ps, err := a.Merge(all)
 	require.NoError(t, err)
@@ -140,8 +141,8 @@ func TestMergeIsTheAdapter(t *testing.T) {
 		require.Equal(t, p.Path, ps[i].Path)
 		require.Equal(t, p.Dims, ps[i].Dims)
 	}
-	merged := scores[float32](t, m, b, store(t, be, ps, false))
-	plain := scores[float32](t, m, b, store(t, be, m.Params(), false))
+	merged := scores[float32](t, m, b, golden.Store(t, be, ps, false))
+	plain := scores[float32](t, m, b, golden.Store(t, be, m.Params(), false))
 	for i := range want {
 		require.InDelta(t, want[i], merged[i], 1e-5)
 		require.Greater(t, math.Abs(float64(want[i]-plain[i])), 1e-3)
@@ -156,29 +157,27 @@ func TestMergeIsTheAdapter(t *testing.T) {
 func TestRewrittenIsPlain(t *testing.T) {
 	for _, targets := range [][]string{{"query", "value"}, {"key"}, {"intermediate.dense"}, {AllLinear}} {
 		for _, rate := range []float64{0, .3} {
-			be, m, cfg := refs[float64](t), smallCross(t), small4(targets...)
+			be, m, cfg := golden.Ref[float64](t, 2), smallCross(t), small4(targets...)
 			cfg.Dropout, cfg.Bias = rate, BiasLoRAOnly
 			a, err := Apply(m, cfg, 1)
 			require.NoError(t, err)
 			shake(a, 2)
-			own, base := store(t, be, a.Params(), true), store(t, be, a.Base(), false)
+			own, base := golden.Store(t, be, a.Params(), true), golden.Store(t, be, a.Base(), false)
 			var want [][]float64
 			for _, plain := range []bool{true, false} {
 				pl := bce
 				pl.Plain, pl.Dropout = plain, true
 				j := start[float64](t, be, m, pl, smallBatch(), own, base)
-				got := [][]float64{j.do(t, nn.OutScores, 3)}
+				got := [][]float64{j.Result(t, nn.OutScores, 3)}
 				for _, p := range a.Params() {
-					g, err := graph.ReadGradient[float64](own, p.Path)
-					require.NoError(t, err)
-					got = append(got, g)
+					got = append(got, golden.Grad[float64](t, own, p.Path))
 				}
 				if plain {
 					want = got
 					continue
 				}
 				for i := range got {
-					require.Less(t, rel(got[i], want[i]), 1e-12, "%v, dropout %v: result %d", targets, rate, i)
+					require.Less(t, golden.Rel(got[i], want[i]), 1e-12, "%v, dropout %v: result %d", targets, rate, i)
 				}
 			}
 			p, err := nn.Compile(m, nn.Plan{Dims: graph.Dims{T: 16, N: 4, B: 4, K: 1}})
@@ -193,22 +192,20 @@ func TestRewrittenIsPlain(t *testing.T) {
 // Gradients through an adapter, with dropout on its input, against central differences.
 func TestGradients(t *testing.T) {
 	for _, rate := range []float64{0, .4} {
-		be, m, cfg := refs[float64](t), smallCross(t), small4("query", "dense")
+		be, m, cfg := golden.Ref[float64](t, 2), smallCross(t), small4("query", "dense")
 		cfg.Dropout, cfg.Rank, cfg.Bias = rate, 2, BiasLoRAOnly
 		a, err := Apply(m, cfg, 4)
 		require.NoError(t, err)
 		shake(a, 2)
-		own, base := store(t, be, a.Params(), true), store(t, be, a.Base(), false)
+		own, base := golden.Store(t, be, a.Params(), true), golden.Store(t, be, a.Base(), false)
 		pl := bce
 		pl.Dropout = true
 		j := start[float64](t, be, m, pl, smallBatch(), own, base)
-		loss := func() float64 { return j.do(t, nn.OutLoss, 1)[0] }
+		loss := func() float64 { return j.Result(t, nn.OutLoss, 1)[0] }
 		loss()
 		grads := map[string][]float64{}
 		for _, p := range a.Params() {
-			g, err := graph.ReadGradient[float64](own, p.Path)
-			require.NoError(t, err)
-			grads[p.Path] = g
+			grads[p.Path] = golden.Grad[float64](t, own, p.Path)
 		}
 		const h = 1e-6
 		for _, p := range a.Params() {
@@ -231,12 +228,12 @@ func TestGradients(t *testing.T) {
 
 // Dropout of the adapter's input acts in training passes only.
 func TestDropoutOnlyInTraining(t *testing.T) {
-	be, m, cfg := refs[float32](t), smallCross(t), small4("query")
+	be, m, cfg := golden.Ref[float32](t, 2), smallCross(t), small4("query")
 	cfg.Dropout = .5
 	a, err := Apply(m, cfg, 1)
 	require.NoError(t, err)
 	shake(a, 2)
-	s := store(t, be, m.Params(), false)
+	s := golden.Store(t, be, m.Params(), false)
 	drops := func(train bool) (n int) {
 		pl := nn.Plan{Dims: graph.Dims{T: 16, N: 4, B: 4, K: 1}, Dropout: train}
 		p, err := nn.Compile(m, pl)
@@ -258,31 +255,29 @@ func TestDropoutOnlyInTraining(t *testing.T) {
 
 // Adapters over one store of the base: swapping is one more Bind, and swapping back gives the same bits.
 func TestRebind(t *testing.T) {
-	be, b, m := refs[float32](t), smallBatch(), smallCross(t)
-	base := store(t, be, m.Params(), false)
+	be, b, m := golden.Ref[float32](t, 2), smallBatch(), smallCross(t)
+	base := golden.Store(t, be, m.Params(), false)
 	a, err := Apply(m, small4("query", "dense"), 1)
 	require.NoError(t, err)
 	shake(a, 2)
-	one := store(t, be, a.Params(), true)
+	one := golden.Store(t, be, a.Params(), true)
 	shake(a, 3)
-	two := store(t, be, a.Params(), true)
+	two := golden.Store(t, be, a.Params(), true)
 	j := start[float32](t, be, m, bce, b, one, base)
 	results := func() []float32 {
-		out := j.do(t, nn.OutScores, 3)
+		out := j.Result(t, nn.OutScores, 3)
 		for _, s := range []*graph.Store{one, two} {
 			for _, p := range a.Params() {
-				g, err := graph.ReadGradient[float32](s, p.Path)
-				require.NoError(t, err)
-				out = append(out, g...)
+				out = append(out, golden.Grad[float32](t, s, p.Path)...)
 			}
 		}
 		return out
 	}
 	first := results()
-	require.NoError(t, j.r.Bind(two, base))
+	require.NoError(t, j.Run.Bind(two, base))
 	second := results()
 	require.NotEqual(t, first[:3], second[:3])
-	require.NoError(t, j.r.Bind(one, base))
+	require.NoError(t, j.Run.Bind(one, base))
 	require.Equal(t, first[:3], results()[:3])
 	require.NoError(t, two.Grad.Clear(0, two.Grad.Size()))
 	require.Equal(t, first, results())
@@ -300,7 +295,7 @@ func TestEmbedder(t *testing.T) {
 	require.Equal(t, TaskEmbed, a.Config().Task)
 	require.Len(t, a.Params(), 2*12)
 	dir := t.TempDir()
-	require.NoError(t, a.Save(dir, Source{}, store(t, refs[float32](t), a.Params(), false)))
+	require.NoError(t, a.Save(dir, Source{}, golden.Store(t, golden.Ref[float32](t, 2), a.Params(), false)))
 	o := object(t, dir)
 	require.Equal(t, "FEATURE_EXTRACTION", o["task_type"])
 	require.Nil(t, o["modules_to_save"])
@@ -396,7 +391,7 @@ func TestOpenErrors(t *testing.T) {
 	m := smallCross(t)
 	a, err := Apply(m, small4("query"), 1)
 	require.NoError(t, err)
-	s := store(t, refs[float32](t), a.Params(), false)
+	s := golden.Store(t, golden.Ref[float32](t, 2), a.Params(), false)
 	save := func(edit func(map[string]checkpoints.Tensor)) *File {
 		dir := t.TempDir()
 		require.NoError(t, a.Save(dir, Source{Name: "org/base"}, s))

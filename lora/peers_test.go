@@ -17,6 +17,7 @@ import (
 	"rung/nn/arch"
 	"rung/nn/backend"
 	"rung/nn/graph"
+	"rung/nn/nntest/golden"
 )
 
 // peftOutput is what testdata/peft_check.py prints.
@@ -27,12 +28,12 @@ type peftOutput struct {
 }
 
 // openInPEFT opens an adapter with PEFT, which saves it again in out.
-func openInPEFT(t *testing.T, base, adapter, out string, b packed) (o peftOutput) {
+func openInPEFT(t *testing.T, base, adapter, out string, b golden.Batch) (o peftOutput) {
 	t.Helper()
 	var in [][2][]int32
-	for s := range b.labels {
-		lo, hi := b.offs[s], b.offs[s+1]
-		in = append(in, [2][]int32{b.ids[lo:hi], b.types[lo:hi]})
+	for s := range b.Labels {
+		ids, types := b.Seq(s)
+		in = append(in, [2][]int32{ids, types})
 	}
 	data, err := json.Marshal(in)
 	require.NoError(t, err)
@@ -49,7 +50,7 @@ func openInPEFT(t *testing.T, base, adapter, out string, b packed) (o peftOutput
 // writeBase writes a base model as Transformers opens it, without the parameters that it lacks.
 func writeBase(t *testing.T, be backend.Backend, config string, ps []*nn.Param) string {
 	dir := t.TempDir()
-	s := store(t, be, ps, false)
+	s := golden.Store(t, be, ps, false)
 	var ts []checkpoints.Tensor
 	for _, p := range ps {
 		if p.Created {
@@ -113,12 +114,12 @@ func TestPEFT(t *testing.T) {
 				}
 				return m
 			}
-			m, be, b := model(), refs[float32](t), smallBatch()
+			m, be, b := model(), golden.Ref[float32](t, 2), smallBatch()
 			dir := writeBase(t, be, text, m.Params())
 			a, err := Apply(m, c.config, 1)
 			require.NoError(t, err)
 			shake(a, 2)
-			s := store(t, be, m.Params(), false)
+			s := golden.Store(t, be, m.Params(), false)
 			adapter, again := t.TempDir(), t.TempDir()
 			require.NoError(t, a.Save(adapter, Source{Name: dir}, s))
 			got := openInPEFT(t, dir, adapter, again, b)
@@ -126,9 +127,9 @@ func TestPEFT(t *testing.T) {
 			outputs := func(m peerModel, s *graph.Store) []float32 {
 				j := start[float32](t, be, m, nn.Plan{}, b, s)
 				if c.embed {
-					return j.do(t, nn.OutEmbed, len(b.labels))
+					return j.Result(t, nn.OutEmbed, len(b.Labels))
 				}
-				return j.do(t, nn.OutLogits, len(b.labels))
+				return j.Result(t, nn.OutLogits, len(b.Labels))
 			}
 			ours := outputs(m, s)
 			for i, y := range slices.Concat(got.Outputs...) {
@@ -144,7 +145,7 @@ func TestPEFT(t *testing.T) {
 			n := model()
 			_, err = f.Apply(n)
 			require.NoError(t, err)
-			require.Equal(t, ours, outputs(n, store(t, be, n.Params(), false)))
+			require.Equal(t, ours, outputs(n, golden.Store(t, be, n.Params(), false)))
 		})
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"rung/nn/device"
 	"rung/nn/graph"
 	"rung/nn/nntest/archtest"
+	"rung/nn/nntest/golden"
 	"rung/nn/nntest/shared"
 	"rung/rank"
 )
@@ -208,11 +209,9 @@ func TestVerified(t *testing.T) {
 			return err
 		}
 		var c arch.Card
-		b, err := os.ReadFile(filepath.Join(tmp, arch.CardFile))
-		require.NoError(t, err)
-		require.NoError(t, json.Unmarshal(b, &c))
+		golden.JSON(t, filepath.Join(tmp, arch.CardFile), &c)
 		c.Golden.Pairs[3].Scores[0] += .01
-		b, err = json.Marshal(c)
+		b, err := json.Marshal(c)
 		require.NoError(t, err)
 		return os.WriteFile(filepath.Join(tmp, arch.CardFile), b, 0o666)
 	}))
@@ -321,9 +320,7 @@ func TestHubBase(t *testing.T) {
 		Name     string `json:"base_model_name_or_path"`
 		Revision string `json:"revision"`
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, &c))
+	golden.JSON(t, filepath.Join(dir, "adapter_config.json"), &c)
 	require.Equal(t, []string{"org/name", commit}, []string{c.Name, c.Revision})
 	scores, err := open(t, dir, rank.Options{}).Score(ctx, "who", passages)
 	require.NoError(t, err)
@@ -346,15 +343,11 @@ func TestPEFT(t *testing.T) {
 		Queries, Passages []string
 		Pairs             [][2]int
 	}
-	read := func(name string, into any) {
-		b, err := os.ReadFile(shared.Path(t, "golden", "checkpoints", name))
-		require.NoError(t, err)
-		require.NoError(t, json.Unmarshal(b, into))
-	}
 	var want struct{ Outputs struct{ Logits [][]float64 } }
-	read("texts.json", &x)
-	read("peft_adapter_cross_encoder.expected.json", &want)
-	r := open(t, shared.Path(t, "golden", "checkpoints", "peft_adapter_cross_encoder"), rank.Options{})
+	dir := shared.Path(t, "golden", "checkpoints", "peft_adapter_cross_encoder")
+	golden.JSON(t, shared.Path(t, "golden", "checkpoints", "texts.json"), &x)
+	golden.JSON(t, dir+".expected.json", &want)
+	r := open(t, dir, rank.Options{})
 	var pairs []rank.Pair
 	for _, p := range x.Pairs {
 		pairs = append(pairs, rank.Pair{Query: x.Queries[p[0]], Passage: x.Passages[p[1]]})

@@ -2,10 +2,8 @@ package train
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,7 +11,6 @@ import (
 	"rung/data"
 	"rung/lora"
 	"rung/nn/loss"
-	"rung/nn/nntest/shared"
 )
 
 // benchRows are rows of token ids of given lengths, taken from WikiQA's sentences one after another.
@@ -22,22 +19,19 @@ func benchRows(t testing.TB, m ids, lengths []int) iter.Seq2[data.Example, error
 	return func(yield func(data.Example, error) bool) {
 		at := 0
 		for i, n := range lengths {
-			var parts [2][]string
+			seq, types := make([]int32, n), make([]int32, n)
 			for j := range n {
-				k := 1
-				if j < n/4 {
-					k = 0
+				seq[j] = text[at%len(text)]
+				if j >= n/4 {
+					types[j] = 1
 				}
-				parts[k] = append(parts[k], fmt.Sprint(text[at%len(text)]))
 				at++
 			}
-			x := data.Example{ID: fmt.Sprint(i), Query: strings.Join(parts[0], " ")}
 			y := float32(0)
 			if i%7 == 0 {
 				y = 1
 			}
-			x.Candidates = []data.Candidate{{ID: "d", Text: strings.Join(parts[1], " "), Label: y}}
-			if !yield(x, nil) {
+			if !yield(row(i, seq, types, y), nil) {
 				return
 			}
 		}
@@ -65,7 +59,7 @@ func wikiLengths(t testing.TB, m ids) []int {
 func BenchmarkStep(b *testing.B) {
 	for _, shape := range []string{"s128", "wikiqa", "s512"} {
 		b.Run("full/"+shape, func(b *testing.B) {
-			benchStep(b, replayModel(b, shared.Path(b, "golden", "replay", "full", "initial.safetensors")), shape)
+			benchStep(b, replayModel(b), shape)
 		})
 		b.Run("lora/"+shape, func(b *testing.B) {
 			benchStep(b, loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}}), shape)

@@ -49,14 +49,11 @@ func TestEarlyStopIsFinal(t *testing.T) {
 	c := config(t)
 	c.Epochs, c.EvalEvery, c.Patience, c.LR = 50, 2, 3, 1e-9
 	d := Data{examples(30), examples(10)}
-	r, err := Start(context.Background(), newTiny(), loss.BCE{}, d, c)
-	require.NoError(t, err)
-	n := len(all(t, r))
-	require.NoError(t, r.Close())
+	n := len(whole(t, d, c))
 	want := finalState(t, c.Out)
 
 	c.Resume = true
-	r, err = Start(context.Background(), newTiny(), loss.BCE{}, d, c)
+	r, err := Start(context.Background(), newTiny(), loss.BCE{}, d, c)
 	require.NoError(t, err)
 	require.Equal(t, n, r.Done())
 	require.Empty(t, all(t, r))
@@ -69,10 +66,7 @@ func TestEarlyStopIsFinal(t *testing.T) {
 func TestEvaluationCutOff(t *testing.T) {
 	d := Data{examples(30), examples(10)}
 	c := config(t)
-	r, err := Start(context.Background(), newTiny(), loss.BCE{}, d, c)
-	require.NoError(t, err)
-	want := all(t, r)
-	require.NoError(t, r.Close())
+	want := whole(t, d, c)
 	disk := errors.New("the disk is full")
 	for _, name := range []string{"cancelled", "disk"} {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -107,10 +101,7 @@ func TestEvaluationCutOff(t *testing.T) {
 		require.NoError(t, r.Close())
 
 		k.Resume = true
-		r, err = Start(context.Background(), newTiny(), loss.BCE{}, d, k)
-		require.NoError(t, err)
-		require.Equal(t, want[n:], all(t, r), name)
-		require.NoError(t, r.Close())
+		require.Equal(t, want[n:], whole(t, d, k), name)
 		require.Equal(t, finalState(t, c.Out), finalState(t, k.Out), name)
 		require.Equal(t, metrics(t, c.Out), metrics(t, k.Out), name)
 		require.Equal(t, weights(t, c.Out, "best"), weights(t, k.Out, "best"), name)

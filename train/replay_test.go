@@ -6,11 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,9 +23,9 @@ import (
 	dataread "rung/data/read"
 	"rung/data/token"
 	"rung/lora"
-	"rung/nn"
 	"rung/nn/arch"
 	"rung/nn/loss"
+	"rung/nn/nntest/golden"
 	"rung/nn/nntest/shared"
 )
 
@@ -47,8 +47,7 @@ type replayed struct {
 // scores after it, and MAP.
 func TestReplayFull(t *testing.T) {
 	shared.Long(t)
-	m := replayModel(t, shared.Path(t, "golden", "replay", "full", "initial.safetensors"))
-	replay(t, "full", m)
+	replay(t, "full", replayModel(t))
 }
 
 // The same with adapters: a hundred updates of rank 16 on every linear layer, the head in full.
@@ -59,18 +58,16 @@ func TestReplayLoRA(t *testing.T) {
 
 // loraModel is the replayed model with adapters, which start from the file where their shapes agree.
 func loraModel(t testing.TB, c lora.Config) ids {
-	m := replayModel(t, shared.Path(t, "golden", "replay", "full", "initial.safetensors"))
+	m := replayModel(t)
 	a, err := lora.Apply(m, c, 1)
 	require.NoError(t, err)
-	f, err := checkpoints.OpenFile(shared.Path(t, "golden", "replay", "lora", "initial.safetensors"))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = f.Close() })
+	f := golden.File(t, "replay", "lora", "initial.safetensors")
 	for _, p := range a.Params() {
 		at := "net." + peftName(p.Path)
 		x, err := f.Tensor(at)
 		require.NoError(t, err)
 		if slices.Equal(x.Shape, p.Dims) {
-			p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+			p.Init = golden.Init(t, f, at)
 		}
 	}
 	return m
@@ -78,7 +75,7 @@ func loraModel(t testing.TB, c lora.Config) ids {
 
 func replay(t *testing.T, name string, m ids) {
 	var want replayed
-	read(t, &want, "golden", "replay", name, "losses.json")
+	golden.JSON(t, shared.Path(t, "golden", "replay", name, "losses.json"), &want)
 	c := Defaults()
 	c.LR, c.Steps, c.Epochs, c.Warmup, c.Clip, c.WeightDecay = want.Settings.LR, len(want.Losses), 0, want.Warmup, want.Clip, want.Decay
 	c.DecayExclude, c.Dropout, c.Unit, c.Batch = nil, false, "row", want.Settings.Batch
@@ -102,7 +99,7 @@ func replay(t *testing.T, name string, m ids) {
 	require.Less(t, late, 2e-4)
 
 	var scores map[string]map[string]float64
-	read(t, &scores, "golden", "replay", name, "dev_scores.json")
+	golden.JSON(t, shared.Path(t, "golden", "replay", name, "dev_scores.json"), &scores)
 	dev := wikiQA(t, m, "dev", 96)
 	scorer := arch.NewScorer(r.be, m, 0, r.Store())
 	defer scorer.Close()
@@ -124,33 +121,17 @@ func replay(t *testing.T, name string, m ids) {
 	require.InDelta(t, want.Dev.MAP, values["MAP"], 1e-3)
 }
 
-func read(t testing.TB, v any, path ...string) {
-	t.Helper()
-	b, err := os.ReadFile(shared.Path(t, path...))
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, v))
-}
-
 // replayModel is MiniLM as a cross-encoder, with what the base lacks from a file.
-func replayModel(t testing.TB, initial string) ids {
-	b, err := os.ReadFile(shared.Path(t, "models", "all-MiniLM-L6-v2", "config.json"))
-	require.NoError(t, err)
-	c, err := nn.ParseConfig(b)
-	require.NoError(t, err)
-	base, err := checkpoints.OpenFile(shared.Path(t, "models", "all-MiniLM-L6-v2", "model.safetensors"))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = base.Close() })
-	extra, err := checkpoints.OpenFile(initial)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = extra.Close() })
-	m := ids{arch.NewCross(c, 1)}
+func replayModel(t testing.TB) ids {
+	dir := shared.Path(t, "models", "all-MiniLM-L6-v2")
+	base, extra := golden.Open(t, filepath.Join(dir, checkpoints.ModelFile)), golden.File(t, "replay", "full", "initial.safetensors")
+	m := ids{arch.NewCross(golden.Config(t, dir), 1)}
 	for _, p := range m.Params() {
-		x, err := base.Tensor(strings.TrimPrefix(p.Path, "bert."))
-		if err != nil {
-			x, err = extra.Tensor("net." + p.Path)
+		f, name := base, strings.TrimPrefix(p.Path, "bert.")
+		if _, err := f.Tensor(name); err != nil {
+			f, name = extra, "net."+p.Path
 		}
-		require.NoError(t, err, p.Path)
-		p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+		p.Init = golden.Init(t, f, name)
 	}
 	return m
 }
@@ -175,14 +156,8 @@ func replayRows(t testing.TB, name string) iter.Seq2[data.Example, error] {
 				require.NoError(t, err)
 			}
 			for i, y := range b.Labels {
-				var parts [2][]string
-				for j, id := range b.IDs[i] {
-					parts[b.Types[i][j]] = append(parts[b.Types[i][j]], fmt.Sprint(id))
-				}
 				n++
-				x := data.Example{ID: fmt.Sprint(n), Query: strings.Join(parts[0], " ")}
-				x.Candidates = []data.Candidate{{ID: "d", Text: strings.Join(parts[1], " "), Label: y}}
-				if !yield(x, nil) {
+				if !yield(row(n, b.IDs[i], b.Types[i], y), nil) {
 					return
 				}
 			}

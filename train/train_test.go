@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -26,6 +25,7 @@ import (
 	"rung/nn/backend/philox"
 	"rung/nn/graph"
 	"rung/nn/loss"
+	"rung/nn/nntest/golden"
 	"rung/nn/nntest/shared"
 	"rung/train/report"
 )
@@ -139,6 +139,16 @@ func all(t testing.TB, r *Run) (steps []Step) {
 	return steps
 }
 
+// whole is the steps of a run to its end, from where it stopped if c resumes.
+func whole(t testing.TB, d Data, c Config) []Step {
+	t.Helper()
+	r, err := Start(context.Background(), newTiny(), loss.BCE{}, d, c)
+	require.NoError(t, err)
+	steps := all(t, r)
+	require.NoError(t, r.Close())
+	return steps
+}
+
 func TestLearns(t *testing.T) {
 	c := config(t)
 	c.Epochs, c.LR = 12, 1e-2
@@ -247,9 +257,7 @@ func TestNotFinite(t *testing.T) {
 
 // golden/optim: twenty updates of a tiny BERT, with and without accumulation.
 func TestTrajectories(t *testing.T) {
-	in, err := checkpoints.OpenFile(shared.Path(t, "golden", "optim", "batches.safetensors"))
-	require.NoError(t, err)
-	defer in.Close()
+	in := golden.Pack(t, golden.File(t, "optim", "batches.safetensors"))
 	var want map[string]struct {
 		LR  float64
 		F32 struct {
@@ -258,36 +266,20 @@ func TestTrajectories(t *testing.T) {
 			LRs    []float64 `json:"lr_used"`
 		}
 	}
-	b, err := os.ReadFile(shared.Path(t, "golden", "optim", "trajectories.json"))
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, &want))
-	cfgJSON, err := os.ReadFile(shared.Path(t, "golden", "tiny", "config.json"))
-	require.NoError(t, err)
-	nc, err := nn.ParseConfig(cfgJSON)
-	require.NoError(t, err)
-	w, err := checkpoints.OpenFile(shared.Path(t, "golden", "tiny", "model.safetensors"))
-	require.NoError(t, err)
-	defer w.Close()
+	golden.JSON(t, shared.Path(t, "golden", "optim", "trajectories.json"), &want)
+	nc, w := golden.Config(t, shared.Path(t, "golden", "tiny")), golden.File(t, "tiny", "model.safetensors")
 
 	for _, name := range []string{"full_ft", "full_ft_accum2", "lora", "lora_accum2"} {
 		m := ids{arch.NewCross(nc, 1)}
-		for _, p := range m.Params() {
-			x, err := w.Tensor(p.Path)
-			require.NoError(t, err)
-			p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
-		}
+		golden.Load(t, m.Params(), w)
 		trained, nameOf := m.Params(), func(path string) string { return path }
 		if strings.HasPrefix(name, "lora") {
 			a, err := lora.Apply(m, lora.Config{Rank: 4, Alpha: 8, Targets: []string{"query", "value"}}, 1)
 			require.NoError(t, err)
 			trained, nameOf = a.Params(), peftName
-			f, err := checkpoints.OpenFile(shared.Path(t, "golden", "optim", "lora_init.safetensors"))
-			require.NoError(t, err)
-			defer f.Close()
+			f := golden.File(t, "optim", "lora_init.safetensors")
 			for _, p := range trained {
-				x, err := f.Tensor(peftName(p.Path))
-				require.NoError(t, err)
-				p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+				p.Init = golden.Init(t, f, peftName(p.Path))
 			}
 		}
 		c := Defaults()
@@ -297,32 +289,22 @@ func TestTrajectories(t *testing.T) {
 			c.Batch, c.MicroTokens = 8, 30
 		}
 		c.Sampler = inOrder{c.Batch}
-		r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: goldenRows(t, in)}, c)
+		r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: goldenRows(in)}, c)
 		require.NoError(t, err)
 		for i, s := range all(t, r) {
 			require.InDelta(t, want[name].F32.Losses[i], s.Loss, 2e-5, "%s: loss of update %d", name, i)
 			require.InEpsilon(t, want[name].F32.Norms[i], s.GradNorm, 1e-3)
 			require.InDelta(t, want[name].F32.LRs[i], s.LR, 1e-12)
 		}
-		final, err := checkpoints.OpenFile(shared.Path(t, "golden", "optim", name+".final_f32.safetensors"))
-		require.NoError(t, err)
+		final := golden.File(t, "optim", name+".final_f32.safetensors")
 		for _, p := range trained {
-			if strings.HasSuffix(p.Path, "key.bias") {
-				continue // wanders: its gradient is zero but for rounding
+			if golden.ZeroByTheory(p.Path) {
+				continue // wanders
 			}
-			x, err := final.Tensor(nameOf(p.Path))
-			require.NoError(t, err)
-			v, err := checkpoints.Float64s(x)
-			require.NoError(t, err)
 			got, err := graph.ReadWeight[float32](r.Store(), p.Path)
 			require.NoError(t, err)
-			var d, n float64
-			for i := range v {
-				d, n = d+(v[i]-float64(got[i]))*(v[i]-float64(got[i])), n+v[i]*v[i]
-			}
-			require.Less(t, math.Sqrt(d/n), 1e-5, p.Path)
+			require.Less(t, golden.Rel(got, golden.Floats(t, final, nameOf(p.Path))), 1e-5, p.Path)
 		}
-		require.NoError(t, final.Close())
 		require.NoError(t, r.Close())
 	}
 }
@@ -341,10 +323,7 @@ func peftName(path string) string {
 func TestPatience(t *testing.T) {
 	c := config(t)
 	c.Epochs, c.EvalEvery, c.Patience, c.LR = 50, 2, 3, 1e-9 // learns nothing
-	r, err := Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(30), examples(10)}, c)
-	require.NoError(t, err)
-	defer r.Close()
-	steps := all(t, r)
+	steps := whole(t, Data{examples(30), examples(10)}, c)
 	require.Len(t, steps, 2*(1+c.Patience))
 	require.True(t, steps[1].Evaluation.Best)
 	require.False(t, steps[len(steps)-1].Evaluation.Best)
@@ -359,15 +338,13 @@ func TestOptimizers(t *testing.T) {
 		if name == "sgd" {
 			c.LR = .05
 		}
-		r, err := Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(30), examples(10)}, c)
-		require.NoError(t, err)
-		want := all(t, r)
-		require.NoError(t, r.Close())
+		d := Data{examples(30), examples(10)}
+		want := whole(t, d, c)
 		require.Less(t, want[len(want)-1].Loss, want[0].Loss, name)
 
 		k := c
 		k.Out = filepath.Join(t.TempDir(), "run")
-		r, err = Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(30), examples(10)}, k)
+		r, err := Start(context.Background(), newTiny(), loss.BCE{}, d, k)
 		require.NoError(t, err)
 		n := 0
 		for range r.Steps() {
@@ -377,10 +354,7 @@ func TestOptimizers(t *testing.T) {
 		}
 		require.NoError(t, r.Close())
 		k.Resume = true
-		r, err = Start(context.Background(), newTiny(), loss.BCE{}, Data{examples(30), examples(10)}, k)
-		require.NoError(t, err)
-		require.Equal(t, want[7:], all(t, r), name)
-		require.NoError(t, r.Close())
+		require.Equal(t, want[7:], whole(t, d, k), name)
 		require.Equal(t, finalState(t, c.Out), finalState(t, k.Out), name)
 	}
 }
@@ -401,33 +375,26 @@ func (s inOrder) Epoch(e *data.Encoded, _ uint64, _ int) (out [][]int) {
 }
 
 // goldenRows are the rows of golden/optim's batches, one query each.
-func goldenRows(t testing.TB, f *checkpoints.File) iter.Seq2[data.Example, error] {
-	read := func(name string) []int32 {
-		x, err := f.Tensor(name)
-		require.NoError(t, err)
-		v, err := checkpoints.Int32s(x)
-		require.NoError(t, err)
-		return v
-	}
-	tok, typ, mask := read("input_ids"), read("token_type_ids"), read("attention_mask")
-	x, err := f.Tensor("labels")
-	require.NoError(t, err)
-	labels, err := checkpoints.Float32s(x)
-	require.NoError(t, err)
+func goldenRows(b golden.Batch) iter.Seq2[data.Example, error] {
 	return func(yield func(data.Example, error) bool) {
-		for i, y := range labels {
-			var parts [2][]string
-			for j := range 16 {
-				if k := i*16 + j; mask[k] == 1 {
-					parts[typ[k]] = append(parts[typ[k]], fmt.Sprint(tok[k]))
-				}
-			}
-			e := data.Example{ID: fmt.Sprint(i), Query: strings.Join(parts[0], " ")}
-			e.Candidates = []data.Candidate{{ID: "d", Text: strings.Join(parts[1], " "), Label: y}}
-			if !yield(e, nil) {
+		for i, y := range b.Labels {
+			ids, types := b.Seq(i)
+			if !yield(row(i, ids, types, float32(y)), nil) {
 				return
 			}
 		}
+	}
+}
+
+// row is query n with one candidate, as texts of token ids: those of type 0 are the query's.
+func row(n int, ids, types []int32, label float32) data.Example {
+	var parts [2][]string
+	for j, id := range ids {
+		parts[types[j]] = append(parts[types[j]], fmt.Sprint(id))
+	}
+	return data.Example{
+		ID: fmt.Sprint(n), Query: strings.Join(parts[0], " "),
+		Candidates: []data.Candidate{{ID: "d", Text: strings.Join(parts[1], " "), Label: label}},
 	}
 }
 
@@ -438,9 +405,7 @@ func TestSchedules(t *testing.T) {
 		Total  int
 		LR     []float64 `json:"lr_at_update"`
 	}
-	b, err := os.ReadFile(shared.Path(t, "golden", "optim", "schedules.json"))
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, &want))
+	golden.JSON(t, shared.Path(t, "golden", "optim", "schedules.json"), &want)
 	for name, kind := range map[string]string{"linear": "linear", "cosine": "cosine", "linear_no_warmup": "linear", "cosine_100_w10": "cosine", "constant_warmup": "constant"} {
 		w := want[name]
 		require.NotEmpty(t, w.LR, name)

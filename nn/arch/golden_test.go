@@ -1,10 +1,9 @@
 package arch
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
-	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,22 +15,32 @@ import (
 	"rung/nn/device"
 	"rung/nn/graph"
 	"rung/nn/loss"
+	"rung/nn/nntest/golden"
 	"rung/nn/nntest/shared"
 )
 
-func config(t testing.TB, path ...string) nn.Config {
-	t.Helper()
-	data, err := os.ReadFile(shared.Path(t, append(path, "config.json")...))
-	require.NoError(t, err)
-	c, err := nn.ParseConfig(data)
-	require.NoError(t, err)
-	return c
+// job is a run with its store.
+type job[F host.Float] struct {
+	*golden.Job[F]
+	s *graph.Store
 }
 
-func tiny(t testing.TB) (*Cross, packed) {
-	m := NewCross(config(t, "golden", "tiny"), 1)
-	from(t, m.Params(), golden(t, "tiny", "model.safetensors"))
-	return m, pack(t, golden(t, "tiny", "inputs.safetensors"))
+// start compiles m for b plus spare capacity, and fills the inputs.
+func start[F host.Float](t testing.TB, be backend.Backend, m nn.Model, pl nn.Plan, b golden.Batch, spareT, spareN int) job[F] {
+	t.Helper()
+	s := golden.Store(t, be, m.Params(), true)
+	return job[F]{golden.Start[F](t, be, m, pl, b, spareT, spareN, s), s}
+}
+
+func (j job[F]) grad(t testing.TB, path string) []F {
+	t.Helper()
+	return golden.Grad[F](t, j.s, path)
+}
+
+func tiny(t testing.TB) (*Cross, golden.Batch) {
+	m := NewCross(golden.Config(t, shared.Path(t, "golden", "tiny")), 1)
+	golden.Load(t, m.Params(), golden.File(t, "tiny", "model.safetensors"))
+	return m, golden.Pack(t, golden.File(t, "tiny", "inputs.safetensors"))
 }
 
 func TestTiny(t *testing.T) {
@@ -41,27 +50,27 @@ func TestTiny(t *testing.T) {
 
 func testTiny[F host.Float](t *testing.T, tol, zero float64) {
 	m, b := tiny(t)
-	want, grads := golden(t, "tiny", "expected_f64.safetensors"), golden(t, "tiny", "grads_bce_f64.safetensors")
-	be := refs[F](2, t)
+	want, grads := golden.File(t, "tiny", "expected_f64.safetensors"), golden.File(t, "tiny", "grads_bce_f64.safetensors")
+	be := golden.Ref[F](t, 2)
 	for _, c := range []struct {
 		plain          bool
 		spareT, spareN int
 	}{{plain: true}, {}, {spareT: 19, spareN: 3}} {
 		j := start[F](t, be, m, nn.Plan{Objective: loss.BCE{}, Plain: c.plain}, b, c.spareT, c.spareN)
-		j.do(t)
-		require.Less(t, rel(j.out(t, nn.OutScores, 4), floats(t, want, "logits")), tol)
-		require.Less(t, rel(j.out(t, nn.OutLoss, 1), floats(t, want, "loss")), tol)
+		j.Do(t)
+		require.Less(t, golden.Rel(j.Out(t, nn.OutScores, 4), golden.Floats(t, want, "logits")), tol)
+		require.Less(t, golden.Rel(j.Out(t, nn.OutLoss, 1), golden.Floats(t, want, "loss")), tol)
 		worst := 0.0
 		for _, p := range m.Params() {
-			e, limit := rel(j.grad(t, p.Path), floats(t, grads, p.Path)), tol
-			if zeroByTheory(p.Path) {
+			e, limit := golden.Rel(j.grad(t, p.Path), golden.Floats(t, grads, p.Path)), tol
+			if golden.ZeroByTheory(p.Path) {
 				limit = zero
 			} else {
 				worst = max(worst, e)
 			}
 			require.Less(t, e, limit, "%+v: gradient of %s", c, p.Path)
 		}
-		t.Logf("%+v: %d calls, arena %d of at least %d elements, worst gradient %.1e", c, len(j.p.Calls), j.p.Arena, j.p.Bound, worst)
+		t.Logf("%+v: %d calls, arena %d of at least %d elements, worst gradient %.1e", c, len(j.Program.Calls), j.Program.Arena, j.Program.Bound, worst)
 	}
 }
 
@@ -69,9 +78,9 @@ func testTiny[F host.Float](t *testing.T, tol, zero float64) {
 // tokens there.
 func TestRowSelectionIsPushedDown(t *testing.T) {
 	m, b := tiny(t)
-	j := start[float32](t, refs[float32](1, t), m, nn.Plan{}, b, 0, 0)
+	j := start[float32](t, golden.Ref[float32](t, 1), m, nn.Plan{}, b, 0, 0)
 	rows := map[backend.Axis]int{}
-	for _, c := range j.p.Calls {
+	for _, c := range j.Program.Calls {
 		if c.Op == backend.MatNT {
 			rows[c.Out[0].Axis]++
 		}
@@ -83,43 +92,43 @@ func TestRowSelectionIsPushedDown(t *testing.T) {
 // A sequence's score does not depend on its neighbours, its bucket or its padding.
 func TestUnpadded(t *testing.T) {
 	m, all := tiny(t)
-	pad24 := pack(t, golden(t, "tiny", "inputs_pad24.safetensors"))
-	want := golden(t, "tiny", "expected_unpadded_f32.safetensors")
-	be := refs[float32](1, t)
+	pad24 := golden.Pack(t, golden.File(t, "tiny", "inputs_pad24.safetensors"))
+	want := golden.File(t, "tiny", "expected_unpadded_f32.safetensors")
+	be := golden.Ref[float32](t, 1)
 	j, k := start[float32](t, be, m, nn.Plan{}, all, 0, 0), start[float32](t, be, m, nn.Plan{}, pad24, 7, 2)
-	j.do(t)
-	k.do(t)
-	inOther := k.out(t, nn.OutScores, 4)
-	for i, y := range j.out(t, nn.OutScores, 4) {
-		one := start[float32](t, be, m, nn.Plan{}, all.only(i), 0, 0)
-		one.do(t)
-		require.Equal(t, y, one.out(t, nn.OutScores, 1)[0], "sequence %d alone", i)
+	j.Do(t)
+	k.Do(t)
+	inOther := k.Out(t, nn.OutScores, 4)
+	for i, y := range j.Out(t, nn.OutScores, 4) {
+		one := start[float32](t, be, m, nn.Plan{}, all.Part(i, i+1), 0, 0)
+		one.Do(t)
+		require.Equal(t, y, one.Out(t, nn.OutScores, 1)[0], "sequence %d alone", i)
 		require.Equal(t, y, inOther[i], "sequence %d in another bucket", i)
-		require.Less(t, rel([]float32{y}, floats(t, want, fmt.Sprintf("logits.%d", i))), 1e-5)
+		require.Less(t, golden.Rel([]float32{y}, golden.Floats(t, want, fmt.Sprintf("logits.%d", i))), 1e-5)
 	}
 }
 
 func TestThreeLabels(t *testing.T) {
-	m := NewCross(config(t, "golden", "tiny", "three_labels"), 3)
-	from(t, m.Params(), golden(t, "tiny", "three_labels", "model.safetensors"))
-	b := pack(t, golden(t, "tiny", "inputs.safetensors"))
-	want := golden(t, "tiny", "three_labels", "expected_f64.safetensors")
-	for i, y := range ints(t, want, "labels") {
-		b.labels[i] = float64(y)
+	m := NewCross(golden.Config(t, shared.Path(t, "golden", "tiny", "three_labels")), 3)
+	golden.Load(t, m.Params(), golden.File(t, "tiny", "three_labels", "model.safetensors"))
+	b := golden.Pack(t, golden.File(t, "tiny", "inputs.safetensors"))
+	want := golden.File(t, "tiny", "three_labels", "expected_f64.safetensors")
+	for i, y := range golden.Ints(t, want, "labels") {
+		b.Labels[i] = float64(y)
 	}
-	j := start[float64](t, refs[float64](1, t), m, nn.Plan{Objective: loss.CE{}}, b, 3, 1)
-	j.do(t)
-	require.Less(t, rel(j.out(t, nn.OutLoss, 1), floats(t, want, "loss")), 1e-9)
+	j := start[float64](t, golden.Ref[float64](t, 1), m, nn.Plan{Objective: loss.CE{}}, b, 3, 1)
+	j.Do(t)
+	require.Less(t, golden.Rel(j.Out(t, nn.OutLoss, 1), golden.Floats(t, want, "loss")), 1e-9)
 	for _, p := range m.Params() {
 		limit := 1e-9
-		if zeroByTheory(p.Path) {
+		if golden.ZeroByTheory(p.Path) {
 			limit = 1e-12
 		}
-		require.Less(t, rel(j.grad(t, p.Path), floats(t, want, "grad."+p.Path)), limit, p.Path)
+		require.Less(t, golden.Rel(j.grad(t, p.Path), golden.Floats(t, want, "grad."+p.Path)), limit, p.Path)
 	}
-	k := start[float64](t, refs[float64](1, t), m, nn.Plan{}, b, 0, 0)
-	k.do(t)
-	require.Less(t, rel(k.out(t, nn.OutLogits, 4), floats(t, want, "logits")), 1e-9)
+	k := start[float64](t, golden.Ref[float64](t, 1), m, nn.Plan{}, b, 0, 0)
+	k.Do(t)
+	require.Less(t, golden.Rel(k.Out(t, nn.OutLogits, 4), golden.Floats(t, want, "logits")), 1e-9)
 }
 
 // Same bits whatever the number of workers, run after run.
@@ -127,10 +136,10 @@ func TestDeterminism(t *testing.T) {
 	m, b := tiny(t)
 	var first []float32
 	for _, w := range []int{1, 2, 3, 7} {
-		j := start[float32](t, refs[float32](w, t), m, nn.Plan{Objective: loss.BCE{}, Dropout: true}, b, 5, 1)
+		j := start[float32](t, golden.Ref[float32](t, w), m, nn.Plan{Objective: loss.BCE{}, Dropout: true}, b, 5, 1)
 		for range 3 {
-			j.do(t)
-			got := j.out(t, nn.OutScores, 4)
+			j.Do(t)
+			got := j.Out(t, nn.OutScores, 4)
 			for _, p := range m.Params() {
 				got = append(got, j.grad(t, p.Path)...)
 			}
@@ -139,21 +148,21 @@ func TestDeterminism(t *testing.T) {
 			}
 			require.Equal(t, first, got, "%d workers", w)
 		}
-		require.Zero(t, testing.AllocsPerRun(10, func() { j.do(t) }), "%d workers: allocations in a step", w)
+		require.Zero(t, testing.AllocsPerRun(10, func() { j.Do(t) }), "%d workers: allocations in a step", w)
 	}
 }
 
 // Gradients of Σ pool probe: an output that is no scalar, with a seed.
 func TestPoolingSeeds(t *testing.T) {
-	want := golden(t, "tiny", "grads_pooling_probe.safetensors")
-	c := config(t, "golden", "tiny")
-	b := pack(t, golden(t, "tiny", "inputs.safetensors"))
+	want := golden.File(t, "tiny", "grads_pooling_probe.safetensors")
+	c := golden.Config(t, shared.Path(t, "golden", "tiny"))
+	b := golden.Pack(t, golden.File(t, "tiny", "inputs.safetensors"))
 	for _, kind := range []nn.Pooling{nn.CLS, nn.Mean, nn.Max} {
 		enc := nn.NewEncoder(c, "bert.")
-		from(t, enc.Params(), golden(t, "tiny", "model.safetensors"))
+		golden.Load(t, enc.Params(), golden.File(t, "tiny", "model.safetensors"))
 		for _, rewrite := range []bool{false, true} {
 			g := graph.New(backend.Float64)
-			p := nn.NewPass(g, graph.Dims{T: len(b.ids), N: 4, B: 4, K: 1}, false)
+			p := nn.NewPass(g, graph.Dims{T: len(b.IDs), N: 4, B: 4, K: 1}, false)
 			outs := []graph.E{kind.Forward(p, enc.Forward(p))}
 			if rewrite {
 				g, outs = graph.Rewrite(outs)
@@ -164,23 +173,17 @@ func TestPoolingSeeds(t *testing.T) {
 			}
 			prog, err := graph.Compile(g, s)
 			require.NoError(t, err)
-			be := refs[float64](1, t)
-			store, err := nn.NewStore(be, enc.Params(), true)
-			require.NoError(t, err)
-			r, err := prog.NewRun(be, 0)
-			require.NoError(t, err)
-			require.NoError(t, r.Bind(store))
-			fill[float64](r, b)
-			copy(graph.Floats[float64](r, "seed"), floats(t, want, "probe"))
-			j := &job[float64]{p: prog, r: r, s: store, b: b}
-			j.n.Count = [backend.NumAxes]int{backend.Tok: len(b.ids), backend.Seq: 4, backend.Unit: 4}
-			j.do(t)
+			be := golden.Ref[float64](t, 1)
+			store := golden.Store(t, be, enc.Params(), true)
+			j := job[float64]{golden.NewJob[float64](t, be, prog, b, store), store}
+			copy(graph.Floats[float64](j.Run, "seed"), golden.Floats(t, want, "probe"))
+			j.Do(t)
 			n := 0
 			for _, name := range want.Names() {
 				var path string
 				if _, err := fmt.Sscanf(name, string(kind)+".f64.%s", &path); err == nil {
 					n++
-					require.Less(t, rel(j.grad(t, path), floats(t, want, name)), 1e-9, name)
+					require.Less(t, golden.Rel(j.grad(t, path), golden.Floats(t, want, name)), 1e-9, name)
 				}
 			}
 			require.NotZero(t, n)
@@ -192,49 +195,43 @@ func TestPoolingSeeds(t *testing.T) {
 func TestMiniLM(t *testing.T) {
 	shared.Long(t)
 	m, b := miniLM(t)
-	testMiniLM(t, refs[float32](0, t), m, b)
+	testMiniLM(t, golden.Ref[float32](t, 0), m, b)
 }
 
-func miniLM(t testing.TB) (*Cross, packed) {
-	m := NewCross(config(t, "models", "all-MiniLM-L6-v2"), 1)
-	w, err := checkpoints.OpenFile(shared.Path(t, "models", "all-MiniLM-L6-v2", "model.safetensors"))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = w.Close() })
-	head := golden(t, "minilm", "classifier.safetensors")
+func miniLM(t testing.TB) (*Cross, golden.Batch) {
+	dir := shared.Path(t, "models", "all-MiniLM-L6-v2")
+	m, w := NewCross(golden.Config(t, dir), 1), golden.Open(t, filepath.Join(dir, checkpoints.ModelFile))
+	head := golden.File(t, "minilm", "classifier.safetensors")
 	for _, p := range m.Params() {
 		name, f := p.Path, head
 		if len(name) > 5 && name[:5] == "bert." {
 			name, f = name[5:], w
 		}
-		x, err := f.Tensor(name)
-		require.NoError(t, err)
-		p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+		p.Init = golden.Init(t, f, name)
 	}
-	return m, pack(t, golden(t, "minilm", "inputs.safetensors"))
+	return m, golden.Pack(t, golden.File(t, "minilm", "inputs.safetensors"))
 }
 
-func testMiniLM(t *testing.T, be backend.Backend, m *Cross, b packed) {
-	want, full := golden(t, "minilm", "expected_f64.safetensors"), golden(t, "minilm", "grads_full_f32.safetensors")
-	rows := golden(t, "minilm", "grad_word_rows_f32.safetensors")
+func testMiniLM(t *testing.T, be backend.Backend, m *Cross, b golden.Batch) {
+	want, full := golden.File(t, "minilm", "expected_f64.safetensors"), golden.File(t, "minilm", "grads_full_f32.safetensors")
+	rows := golden.File(t, "minilm", "grad_word_rows_f32.safetensors")
 	var norms map[string]struct {
 		L2     float64   `json:"l2_f64"`
 		First8 []float64 `json:"first8_f64"`
 	}
-	data, err := os.ReadFile(shared.Path(t, "golden", "minilm", "grad_summary.json"))
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(data, &norms))
+	golden.JSON(t, shared.Path(t, "golden", "minilm", "grad_summary.json"), &norms)
 
 	j := start[float32](t, be, m, nn.Plan{Objective: loss.BCE{}}, b, 100, 3)
-	j.do(t)
-	logits := floats(t, want, "logits")
-	for i, y := range j.out(t, nn.OutScores, len(logits)) {
+	j.Do(t)
+	logits := golden.Floats(t, want, "logits")
+	for i, y := range j.Out(t, nn.OutScores, len(logits)) {
 		require.InDelta(t, logits[i], y, 1e-5)
 	}
-	require.Less(t, rel(j.out(t, nn.OutLoss, 1), floats(t, want, "loss")), 1e-5)
+	require.Less(t, golden.Rel(j.Out(t, nn.OutLoss, 1), golden.Floats(t, want, "loss")), 1e-5)
 	worst, whole := 0.0, 0
 	for _, p := range m.Params() {
 		g, ref := j.grad(t, p.Path), norms[p.Path]
-		if zeroByTheory(p.Path) {
+		if golden.ZeroByTheory(p.Path) {
 			require.Less(t, norm(g), 1e-6, p.Path)
 			continue
 		}
@@ -245,20 +242,20 @@ func testMiniLM(t *testing.T, be backend.Backend, m *Cross, b packed) {
 		}
 		if _, err := full.Tensor(p.Path); err == nil {
 			whole++
-			e := rel(g, floats(t, full, p.Path))
+			e := golden.Rel(g, golden.Floats(t, full, p.Path))
 			worst = max(worst, e)
 			require.Less(t, e, 1e-4, p.Path)
 		}
 	}
 	word := j.grad(t, "bert.embeddings.word_embeddings.weight")
 	used, d := map[int]float64{}, m.Encoder.Config.Hidden
-	for i, id := range ints(t, rows, "row_ids") {
-		used[int(id)] = floats(t, rows, "row_l2")[i]
+	for i, id := range golden.Ints(t, rows, "row_ids") {
+		used[int(id)] = golden.Floats(t, rows, "row_l2")[i]
 	}
 	for r := range len(word) / d {
 		require.InDelta(t, used[r], norm(word[r*d:(r+1)*d]), 1e-5*norms["bert.embeddings.word_embeddings.weight"].L2+1e-4*used[r], "row %d", r)
 	}
-	t.Logf("%s: %d calls, arena %.0f MB, %d whole gradients, worst %.1e", be.Name(), len(j.p.Calls), float64(j.p.Arena)*4e-6, whole, worst)
+	t.Logf("%s: %d calls, arena %.0f MB, %d whole gradients, worst %.1e", be.Name(), len(j.Program.Calls), float64(j.Program.Arena)*4e-6, whole, worst)
 }
 
 func norm[F host.Float](v []F) float64 {

@@ -2,7 +2,6 @@ package arch
 
 import (
 	"context"
-	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"rung/nn/device"
 	"rung/nn/graph"
 	"rung/nn/nntest/archtest"
+	"rung/nn/nntest/golden"
 	"rung/nn/nntest/shared"
 )
 
@@ -31,13 +31,6 @@ func (x sharedTexts) pairs() (ps []Pair) {
 		ps = append(ps, Pair{x.Queries[p[0]], x.Passages[p[1]]})
 	}
 	return ps
-}
-
-func readJSON(t testing.TB, path string, into any) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, into))
 }
 
 // outputs are what the library that saved a directory computes with it.
@@ -95,11 +88,11 @@ var goldenDirs = map[string]Model{
 // directories that this package saves of them.
 func TestCheckpoints(t *testing.T) {
 	var x sharedTexts
-	readJSON(t, shared.Path(t, "golden", "checkpoints", "texts.json"), &x)
+	golden.JSON(t, shared.Path(t, "golden", "checkpoints", "texts.json"), &x)
 	for name, kind := range goldenDirs {
 		t.Run(name, func(t *testing.T) {
 			var want struct{ Outputs outputs }
-			readJSON(t, shared.Path(t, "golden", "checkpoints", name+".expected.json"), &want)
+			golden.JSON(t, shared.Path(t, "golden", "checkpoints", name+".expected.json"), &want)
 			m := open(t, shared.Path(t, "golden", "checkpoints", name), Options{})
 			require.IsType(t, kind, m)
 			s, store := scorer(t, m)
@@ -202,22 +195,20 @@ func TestMiniLMFromText(t *testing.T) {
 		t.Skip("a real model takes a while")
 	}
 	var pairs []Pair
-	readJSON(t, shared.Path(t, "golden", "minilm", "pairs.json"), &pairs)
-	want := golden(t, "minilm", "expected_f64.safetensors")
-	inputs := golden(t, "minilm", "inputs.safetensors")
+	golden.JSON(t, shared.Path(t, "golden", "minilm", "pairs.json"), &pairs)
+	want := golden.File(t, "minilm", "expected_f64.safetensors")
+	inputs := golden.File(t, "minilm", "inputs.safetensors")
 	dir := shared.Path(t, "models", "all-MiniLM-L6-v2")
 
 	m, err := OpenCross(context.Background(), dir, Options{MaxLength: 128})
 	require.NoError(t, err)
 	defer m.Close()
 	created := map[string]bool{}
-	head := golden(t, "minilm", "classifier.safetensors")
+	head := golden.File(t, "minilm", "classifier.safetensors")
 	for _, p := range m.Params() {
 		if p.Created {
 			created[p.Path] = true
-			x, err := head.Tensor(p.Path)
-			require.NoError(t, err)
-			p.Init = func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+			p.Init = golden.Init(t, head, p.Path)
 		}
 	}
 	require.Equal(t, map[string]bool{"classifier.weight": true, "classifier.bias": true}, created)
@@ -225,13 +216,13 @@ func TestMiniLMFromText(t *testing.T) {
 	for _, p := range pairs {
 		require.NoError(t, m.Encode(&e, data.Example{ID: p.Query, Query: p.Query, Candidates: []data.Candidate{{Text: p.Passage}}}))
 	}
-	b := pack(t, inputs)
-	require.Equal(t, b.ids, e.IDs)
+	b := golden.Pack(t, inputs)
+	require.Equal(t, b.IDs, e.IDs)
 	require.Positive(t, e.Truncated)
 	s, _ := scorer(t, m)
 	logits, err := m.ScorePairs(context.Background(), s, pairs)
 	require.NoError(t, err)
-	for i, y := range floats(t, want, "logits") {
+	for i, y := range golden.Floats(t, want, "logits") {
 		require.InDelta(t, y, logits[i][0], 1e-5)
 	}
 
@@ -248,9 +239,9 @@ func TestMiniLMFromText(t *testing.T) {
 	}
 	v, err := sb.Embed(context.Background(), &whole)
 	require.NoError(t, err)
-	emb := floats(t, want, "embedding")
+	emb := golden.Floats(t, want, "embedding")
 	for i := range v {
-		require.Less(t, rel(v[i], emb[i*384:(i+1)*384]), 1e-5, "pair %d", i)
+		require.Less(t, golden.Rel(v[i], emb[i*384:(i+1)*384]), 1e-5, "pair %d", i)
 	}
 }
 
@@ -284,7 +275,7 @@ func TestRoundTrip(t *testing.T) {
 			sameBits(t, x, m, again, s, s2)
 			require.Equal(t, m.Transform(), again.Transform())
 			var config map[string]any
-			readJSON(t, filepath.Join(out, "config.json"), &config)
+			golden.JSON(t, filepath.Join(out, "config.json"), &config)
 			require.Equal(t, map[string]any{"kept": 1.}, config["custom_key"])
 			require.Equal(t, "float32", config["torch_dtype"])
 

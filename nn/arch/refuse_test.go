@@ -17,6 +17,7 @@ import (
 	"rung/nn"
 	"rung/nn/graph"
 	"rung/nn/nntest/archtest"
+	"rung/nn/nntest/golden"
 )
 
 func put(t testing.TB, dir, name string, doc any) {
@@ -140,7 +141,7 @@ func truncate(t testing.TB, name string, part float64) func(dir string) {
 func change(t testing.TB, dir, key string, v any) {
 	t.Helper()
 	var c map[string]any
-	readJSON(t, filepath.Join(dir, configFile), &c)
+	golden.JSON(t, filepath.Join(dir, configFile), &c)
 	c[key] = v
 	put(t, dir, configFile, c)
 }

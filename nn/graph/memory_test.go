@@ -27,26 +27,14 @@ var miniLM = nn.Config{
 func cross(t *testing.T, dropout, recompute bool, lowRank int, trained func(string) bool) *graph.Program {
 	t.Helper()
 	g := &net{Builder: graph.New(backend.Float32), d: graph.Dims{T: 32 * 128, N: 32, B: 32, K: 1}, dims: map[string][]int{}}
-	c := miniLM
-	p := nn.NewPass(g.Builder, g.d, dropout)
-	enc := nn.NewEncoder(c, "")
-	for _, q := range enc.Params() {
-		g.param(q.Path, q.Dims...)
-	}
+	enc := nn.NewEncoder(miniLM, "")
 	for _, s := range enc.Slots() {
 		if lowRank > 0 {
 			*s.Layer = adapted{*s.Layer, g, s.Path, lowRank}
 		}
 	}
-	bottom := *enc
-	bottom.Blocks = nil
-	x := bottom.Forward(p)
-	keep := []graph.E{x}
-	for _, b := range enc.Blocks {
-		x = b.Forward(p, x)
-		keep = append(keep, x)
-	}
-	s := g.Linear(p.First(x, p.Offsets), g.param("head.weight", 1, c.Hidden), g.param("head.bias", 1))
+	p, keep := encode(g, enc, dropout)
+	s := g.Linear(p.First(keep[len(keep)-1], p.Offsets), g.param("head.weight", 1, miniLM.Hidden), g.param("head.bias", 1))
 	outs := []graph.E{g.BCE(g.Gather(s, p.Slots()), g.Input("labels", graph.Rows(backend.Unit, 32, 1)))}
 	if recompute {
 		outs = append(outs, keep[:len(keep)-1]...)

@@ -20,9 +20,8 @@ var small = nn.Config{
 }
 
 // encode adds an encoder and returns its last hidden state, then those that recomputation keeps.
-func encode(g *net, c nn.Config, dropout bool) (*nn.Pass, []graph.E) {
+func encode(g *net, enc *nn.Encoder, dropout bool) (*nn.Pass, []graph.E) {
 	p := nn.NewPass(g.Builder, g.d, dropout)
-	enc := nn.NewEncoder(c, "")
 	for _, q := range enc.Params() {
 		g.param(q.Path, q.Dims...)
 	}
@@ -40,7 +39,7 @@ func encode(g *net, c nn.Config, dropout bool) (*nn.Pass, []graph.E) {
 // logits (N,1) of a cross-encoder.
 func logits(dropout bool) build {
 	return func(g *net) []graph.E {
-		p, keep := encode(g, small, dropout)
+		p, keep := encode(g, nn.NewEncoder(small, ""), dropout)
 		x := p.First(keep[len(keep)-1], p.Offsets)
 		x = g.Tanh(g.Linear(x, g.param("pooler.weight", 8, 8), g.param("pooler.bias", 8)))
 		y := g.Linear(p.Dropout(x, small.Dropout, "head"), g.param("head.weight", 1, 8), g.param("head.bias", 1))
@@ -251,7 +250,7 @@ func TestFrozen(t *testing.T) {
 func TestOutputInside(t *testing.T) {
 	f := func(hidden bool) (map[backend.Axis]int, *graph.Program) {
 		g := &net{Builder: graph.New(backend.Float64), dims: map[string][]int{}, d: batch}
-		p, keep := encode(g, small, false)
+		p, keep := encode(g, nn.NewEncoder(small, ""), false)
 		x := keep[len(keep)-1]
 		outs := []graph.E{p.First(x, p.Offsets)}
 		if hidden {

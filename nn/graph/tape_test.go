@@ -1,17 +1,16 @@
 package graph_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
-	"rung/checkpoints"
 	"rung/nn"
 	"rung/nn/backend"
 	"rung/nn/graph"
+	"rung/nn/nntest/golden"
 	"rung/nn/nntest/shared"
 )
 
@@ -101,25 +100,15 @@ func TestTapeMachine(t *testing.T) {
 
 // The same of golden/tiny's weights.
 func TestTapeMachineTiny(t *testing.T) {
-	data, err := os.ReadFile(shared.Path(t, "golden", "tiny", "config.json"))
-	require.NoError(t, err)
-	c, err := nn.ParseConfig(data)
-	require.NoError(t, err)
-	w, err := checkpoints.OpenFile(shared.Path(t, "golden", "tiny", "model.safetensors"))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = w.Close() })
+	c, w := golden.Config(t, shared.Path(t, "golden", "tiny")), golden.File(t, "tiny", "model.safetensors")
 	f := func(g *net) []graph.E {
-		p, keep := encode(g, c, false)
+		p, keep := encode(g, nn.NewEncoder(c, ""), false)
 		return []graph.E{g.Tanh(g.Linear(p.First(keep[len(keep)-1], p.Offsets), g.param("pooler.dense.weight", c.Hidden, c.Hidden), g.param("pooler.dense.bias", c.Hidden)))}
 	}
 	for _, rewrite := range []bool{false, true} {
 		j := start(t, f, option{rewrite: rewrite})
 		for _, name := range j.g.params {
-			x, err := w.Tensor("bert." + name)
-			require.NoError(t, err)
-			v, err := checkpoints.Float64s(x)
-			require.NoError(t, err)
-			require.NoError(t, graph.WriteWeight(j.s, name, v))
+			require.NoError(t, graph.WriteWeight(j.s, name, golden.Floats(t, w, "bert."+name)))
 		}
 		agree(t, f, rewrite, j)
 	}

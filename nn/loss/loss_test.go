@@ -2,9 +2,7 @@ package loss
 
 import (
 	"context"
-	"encoding/json"
 	"math"
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,6 +12,7 @@ import (
 	"rung/nn/backend/philox"
 	"rung/nn/backend/ref"
 	"rung/nn/graph"
+	"rung/nn/nntest/golden"
 	"rung/nn/nntest/shared"
 )
 
@@ -216,7 +215,7 @@ func TestGolden(t *testing.T) {
 		Teacher        [][]float64
 		Mask           [][]bool
 	}
-	load(t, "lists", &lists)
+	golden.JSON(t, shared.Path(t, "golden", "losses", "lists.json"), &lists)
 	for _, c := range []struct {
 		file   string
 		o      nn.Objective
@@ -233,7 +232,7 @@ func TestGolden(t *testing.T) {
 				Grad  [][]float64
 			}
 		}
-		load(t, c.file, &want)
+		golden.JSON(t, shared.Path(t, "golden", "losses", c.file+".json"), &want)
 		n := 0
 		for _, e := range want.Entries {
 			l, ok := lists[e.Case]
@@ -266,10 +265,4 @@ func positive(y float64) float64 {
 		return 1
 	}
 	return 0
-}
-
-func load(t testing.TB, name string, v any) {
-	b, err := os.ReadFile(shared.Path(t, "golden", "losses", name+".json"))
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, v))
 }

@@ -1,49 +1,16 @@
 package nntest
 
 import (
-	"encoding/binary"
-	"encoding/json"
-	"math"
-	"os"
-	"slices"
 	"testing"
 
 	"rung/nn/backend"
 	"rung/nn/backend/ref"
-	"rung/nn/nntest/shared"
+	"rung/nn/nntest/golden"
 )
-
-// doubles reads the float64 tensors of a safetensors file that the test trusts.
-func doubles(t *testing.T, path string) map[string][]float64 {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := binary.LittleEndian.Uint64(b)
-	var header map[string]struct {
-		Dtype  string `json:"dtype"`
-		Offset [2]int `json:"data_offsets"`
-	}
-	if err := json.Unmarshal(b[8:8+n], &header); err != nil {
-		t.Fatal(err)
-	}
-	all := map[string][]float64{}
-	for name, h := range header {
-		if h.Dtype != "F64" {
-			continue
-		}
-		data := b[8+int(n):][h.Offset[0]:h.Offset[1]]
-		for ; len(data) > 0; data = data[8:] {
-			all[name] = append(all[name], math.Float64frombits(binary.LittleEndian.Uint64(data)))
-		}
-	}
-	return all
-}
 
 // TestOptimizers follows torch.optim for twelve updates of two tensors, one of them with no gradient.
 func TestOptimizers(t *testing.T) {
-	golden := doubles(t, shared.Path(t, "golden", "optim", "optimizers.safetensors"))
+	file := golden.File(t, "optim", "optimizers.safetensors")
 	adam := []backend.Space{backend.Moment1, backend.Moment2}
 	for _, o := range []struct {
 		name    string
@@ -65,14 +32,14 @@ func TestOptimizers(t *testing.T) {
 		t.Run(o.name, func(t *testing.T) {
 			be := ref.New[float64]()
 			for _, p := range []string{"0", "1"} {
-				g, want := golden["g"+p], golden[o.name+".p"+p+".f64"]
-				n := len(golden["p"+p])
+				start, g, want := golden.Floats(t, file, "p"+p), golden.Floats(t, file, "g"+p), golden.Floats(t, file, o.name+".p"+p+".f64")
+				n := len(start)
 				if n == 0 || len(want) != 12*n {
 					t.Fatalf("p%s has %d elements, its history %d", p, n, len(want))
 				}
 				c := &call{op: o.op, I: [4]int{2, o.variant}, F: o.f}
 				c.s.LR[2] = o.lr
-				c.out = []operand{{space: backend.Weight, rows: 1, cols: n, v: slices.Clone(golden["p"+p])}}
+				c.out = []operand{{space: backend.Weight, rows: 1, cols: n, v: start}}
 				for _, s := range o.moments {
 					c.out = append(c.out, operand{space: s, rows: 1, cols: n, v: make([]float64, n)})
 				}
