@@ -67,7 +67,7 @@ var imports = map[string]string{
 	"train/report":  "train/metric",
 
 	"cmd/trainer/app":                "rank train data/read data/mine cmd/trainer/app/bench cmd/trainer/app/quick",
-	"cmd/trainer/app/bench":          "nn/loss train",
+	"cmd/trainer/app/bench":          "nn/backend/cpu/peak nn/loss train",
 	"cmd/trainer/app/quick":          "cmd/trainer/app/quick/base rank train",
 	"cmd/trainer/app/quick/base":     "data/lingua nn/arch nn/loss train",
 	"cmd/trainer/app/quick/base/gen": "cmd/trainer/app/quick/base train",
