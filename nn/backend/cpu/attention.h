@@ -15,11 +15,13 @@ static void transposed(float *to, const float *x, long ld, long n, long k) {
 	for (long j = 0; j < n; j += NR) panelT(to + j * k, x + j * ld, ld, least(NR, n - j), k);
 }
 
-// product is c (m,n) = or += a b. With pad c has room for whole panels.
+static inline long upto(long n, long to) { return (n + to - 1) / to * to; }
+
+// product is c (m,n) = or += a b. With pad c has room for whole vectors.
 INLINE void product(const int how, long m, long n, long k, const float *a, long s, const float *b, float *c, long ldc, int add, int pad) {
 	for (long j = 0; j < n; j += NR)
 		for (long i = 0; i < m; i += MR)
-			edge(how, least(MR, m - i), pad ? NR : least(NR, n - j), k, how == ALONG ? a + i * s : a + i, s, b + j * k, NR, c + i * ldc + j, ldc, add);
+			edge(how, least(MR, m - i), pad ? upto(least(NR, n - j), VL) : least(NR, n - j), k, how == ALONG ? a + i * s : a + i, s, b + j * k, NR, c + i * ldc + j, ldc, add);
 }
 static __attribute__((noinline)) void productAlong(long m, long n, long k, const float *a, long s, const float *b, float *c, long ldc, int add) {
 	product(ALONG, m, n, k, a, s, b, c, ldc, add, 0);
@@ -31,8 +33,6 @@ static __attribute__((noinline)) void scores(long m, long n, long k, const float
 	product(ALONG, m, n, k, a, s, b, c, ldc, 0, 1);
 }
 
-static inline long upto(long n, long to) { return (n + to - 1) / to * to; }
-
 // lane numbers, and the vector that keeps the first n of v: what is past them is x.
 static inline vf firstof(vf v, long n, float x) {
 	static const float lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -42,15 +42,23 @@ static inline vf firstof(vf v, long n, float x) {
 // maximum of n scores.
 static inline float maximum(const float *s, long n) {
 	vf top = vset(-INFINITY);
-	for (long j = 0; j < n; j += VL) top = vmax(top, firstof(vload(s + j), n - j, -INFINITY));
+	long j = 0;
+	for (; j + VL <= n; j += VL) top = vmax(top, vload(s + j));
+	if (j < n) top = vmax(top, firstof(vload(s + j), n - j, -INFINITY));
 	return vtop(top);
 }
 
-// exponentials turns n scores into e^(scale s - top) and returns their sum.
+// exponentials turns n scores into 2^(scale s - top) and returns their sum.
 static inline float exponentials(float *s, long n, float scale, float top) {
 	vf z = vzero(), c = vset(scale), t = vset(-top);
-	for (long j = 0; j < n; j += VL) {
-		vf e = firstof(vexp(vfma(vload(s + j), c, t)), n - j, 0);
+	long j = 0;
+	for (; j + VL <= n; j += VL) {
+		vf e = vexp2(vfma(vload(s + j), c, t));
+		z = vadd(z, e);
+		vstore(s + j, e);
+	}
+	if (j < n) {
+		vf e = firstof(vexp2(vfma(vload(s + j), c, t)), n - j, 0);
 		z = vadd(z, e);
 		vstore(s + j, e);
 	}
@@ -72,31 +80,50 @@ static inline void dropRow(float *p, const struct drop *d, long query, long key,
 	}
 }
 
+// scoresOf is from row to row of scores: an odd number of cache lines, so that a column of them does not
+// fall into a few sets of the cache.
+static inline long scoresOf(long keys) { return upto(least(keys, KEYS), 16) | 16; }
+
 // queriesOf is the rows of a block of queries.
-static inline long queriesOf(long keys) { return SCORES / upto(least(keys, KEYS), NR) / MR * MR; }
+static inline long queriesOf(long keys) { return least(SCORES / scoresOf(keys), SCORES / NR) / MR * MR; }
+
+static const float log2e = 1.44269504f, ln2 = 0.693147181f;
+
+// ahead asks for n floats that the next head will read: rows are pages apart, which no processor foresees.
+static inline void ahead(const float *p, long n) {
+	for (long j = 0; j < n; j += 16) __builtin_prefetch(p + j, 0, 2);
+}
 
 void FN(attn)(const struct attn *x) {
 	const long d = x->d, block = queriesOf(x->keys);
+	const float scale = x->scale * log2e; // powers of 2: top is in logarithms to that base
 	float *const kt = x->scratch, *const vp = kt + KEYS * d, *const s = vp + KEYS * upto(d, NR);
 	float *const top = s + SCORES, *const sum = top + block;
 	for (long i = 0; i < x->rows; i += block) {
 		long m = least(block, x->rows - i);
 		for (long j = 0; j < x->keys; j += KEYS) {
-			long n = least(KEYS, x->keys - j), ld = upto(n, NR);
+			long n = least(KEYS, x->keys - j), ld = scoresOf(n);
 			if (x->keys > KEYS || i == 0) {
 				transposed(kt, x->k + j * x->ldk, x->ldk, n, d);
 				rows(vp, x->v + j * x->ldv, x->ldv, d, n);
 			}
 			scores(m, n, d, x->q + i * x->ldq, x->ldq, kt, s, ld);
 			for (long r = 0; r < m; r++) {
-				float t = maximum(s + r * ld, n) * x->scale;
+				if (x->more && j == 0) {
+					ahead(x->q + (i + r) * x->ldq + d, d);
+					if (i + r < x->keys) {
+						ahead(x->k + (i + r) * x->ldk + d, d);
+						ahead(x->v + (i + r) * x->ldv + d, d);
+					}
+				}
+				float t = maximum(s + r * ld, n) * scale;
 				if (j > 0) {
 					t = top[r] > t ? top[r] : t;
-					float f = expf(top[r] - t);
+					float f = exp2f(top[r] - t);
 					sum[r] *= f;
 					if (x->y) times(x->y + (i + r) * x->ldy, d, f);
 				}
-				float z = exponentials(s + r * ld, n, x->scale, t);
+				float z = exponentials(s + r * ld, n, scale, t);
 				sum[r] = j > 0 ? sum[r] + z : z;
 				top[r] = t;
 				if (x->drop.on) dropRow(s + r * ld, &x->drop, i + r, j, n);
@@ -105,23 +132,23 @@ void FN(attn)(const struct attn *x) {
 		}
 		for (long r = 0; r < m; r++) {
 			if (x->y) times(x->y + (i + r) * x->ldy, d, 1 / sum[r]);
-			if (x->lse) x->lse[(i + r) * x->ldlse] = top[r] + logf(sum[r]);
+			if (x->lse) x->lse[(i + r) * x->ldlse] = top[r] * ln2 + logf(sum[r]);
 		}
 	}
 }
 
 // gradRow turns the scores s and the products g = dy·v of one query into what it multiplies dy by in
 // dv, and q and k by in each other's gradients.
-static inline void gradRow(const struct attn_grad *x, float *s, float *g, long query, long key, long n) {
+INLINE void gradRow(const struct attn_grad *x, const int drops, float *s, float *g, long query, long key, long n) {
 	const float *dy = x->dy + query * x->lddy, *y = x->y + query * x->ldy;
-	vf delta = vzero(), c = vset(x->scale), l = vset(-x->lse[query * x->ldlse]);
+	vf delta = vzero(), c = vset(x->scale), c2 = vset(x->scale * log2e), l = vset(-x->lse[query * x->ldlse] * log2e);
 	for (long j = 0; j < x->d; j += VL) delta = vfma(vloadn(dy + j, x->d - j), vloadn(y + j, x->d - j), delta);
 	delta = vset(vsum(delta));
 	float keep[DRAW];
 	for (long j = 0; j < n; j += VL) {
-		vf p = vexp(vfma(vload(s + j), c, l)), t = vload(g + j);
+		vf p = vexp2(vfma(vload(s + j), c2, l)), t = vload(g + j);
 		vf pk = p;
-		if (x->drop.on) {
+		if (drops) {
 			if (j % DRAW == 0) draw(keep, &x->drop, pair(query, key + j));
 			vf f = vload(keep + j % DRAW);
 			pk = vmul(p, f);
@@ -142,7 +169,7 @@ void FN(attn_grad)(const struct attn_grad *x) {
 		rows(qp, q, x->ldq, d, m);
 		rows(dyp, dy, x->lddy, d, m);
 		for (long j = 0; j < x->keys; j += KEYS) {
-			long n = least(KEYS, x->keys - j), ld = upto(n, NR);
+			long n = least(KEYS, x->keys - j), ld = scoresOf(n);
 			if (x->keys > KEYS || i == 0) {
 				transposed(kt, x->k + j * x->ldk, x->ldk, n, d);
 				transposed(vt, x->v + j * x->ldv, x->ldv, n, d);
@@ -150,7 +177,19 @@ void FN(attn_grad)(const struct attn_grad *x) {
 			}
 			scores(m, n, d, q, x->ldq, kt, s, ld);
 			scores(m, n, d, dy, x->lddy, vt, g, ld);
-			for (long r = 0; r < m; r++) gradRow(x, s + r * ld, g + r * ld, i + r, j, n);
+			for (long r = 0; x->more && j == 0 && r < m; r++) {
+				ahead(q + r * x->ldq + d, d);
+				ahead(dy + r * x->lddy + d, d);
+				ahead(x->y + (i + r) * x->ldy + d, d);
+				if (i + r < x->keys) {
+					ahead(x->k + (i + r) * x->ldk + d, d);
+					ahead(x->v + (i + r) * x->ldv + d, d);
+				}
+			}
+			if (x->drop.on)
+				for (long r = 0; r < m; r++) gradRow(x, 1, s + r * ld, g + r * ld, i + r, j, n);
+			else
+				for (long r = 0; r < m; r++) gradRow(x, 0, s + r * ld, g + r * ld, i + r, j, n);
 			if (x->dv) productAcross(n, d, m, s, ld, dyp, x->dv + j * x->lddv, x->lddv, i > 0);
 			if (x->dk) productAcross(n, d, m, g, ld, qp, x->dk + j * x->lddk, x->lddk, i > 0);
 			if (x->dq) productAlong(m, d, n, g, ld, kp, x->dq + i * x->lddq, x->lddq, j > 0);

@@ -54,6 +54,7 @@ struct attn {
 	float *y, *lse, *scratch; // y (rows,d), lse (rows); either may be null
 	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse;
 	float scale;
+	int more; // the next head comes next
 	struct drop drop;
 };
 
@@ -63,6 +64,7 @@ struct attn_grad {
 	float *dq, *dk, *dv, *scratch;
 	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse, lddy, lddq, lddk, lddv;
 	float scale;
+	int more;
 	struct drop drop;
 };
 

@@ -13,7 +13,7 @@ import (
 // The greatest tile of a result that one piece of work computes: its rows of the left factor stay in
 // the second cache while the panels of the right one go by.
 const (
-	tileRows = 72
+	tileRows = 168
 	tileCols = 384
 )
 

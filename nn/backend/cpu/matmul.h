@@ -42,8 +42,8 @@ void FN(mat)(const struct mat *x) {
 	for (long k = 0; k < x->k; k += kc) {
 		int first = x->first && k == 0, last = x->last && k + kc >= x->k;
 		long n = least(kc, x->k - k);
-		for (long j = 0; j < x->n; j += NR)
-			for (long i = 0; i < x->m; i += MR) {
+		for (long i = 0; i < x->m; i += MR)
+			for (long j = 0; j < x->n; j += NR) {
 				float *c = first && last ? tile : x->part + (j / NR * groups + i / MR) * (MR * NR);
 				along(least(MR, x->m - i), least(NR, x->n - j), n, x->a + i * x->lda + k, x->lda, x->b + j * x->k + k * NR, NR, c, NR, !first);
 				if (last) end(x, i, j, c);

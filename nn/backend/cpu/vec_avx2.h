@@ -61,6 +61,9 @@ static inline vi vipick(vm m, vi a, vi b) {
 	return _mm256_castps_si256(vpick(m, _mm256_castsi256_ps(a), _mm256_castsi256_ps(b)));
 }
 
+// a 2^n for whole n, but 0 where zero is set.
+static inline vf vscale(vf a, vf n, vm zero) { return vzeroif(zero, vfrombits(viadd(vbits(a), vishl(vtoint(n), 23)))); }
+
 // The first n lanes, 0 < n < VL.
 static inline __m256i vfirst(long n) {
 	static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};

@@ -9,7 +9,7 @@
 
 #define FN(name) name##_avx512
 #define WIDE // more rows in registers
-enum { VL = 16, MR = 14, NV = 2, NR = VL * NV, KC = 256 };
+enum { VL = 16, MR = 14, NV = 2, NR = VL * NV, KC = 384 };
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -53,6 +53,12 @@ static inline vm vult(vi a, vi b) { return _mm512_cmplt_epu32_mask(a, b); }
 static inline vf vpick(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 static inline vf vzeroif(vm m, vf a) { return _mm512_maskz_mov_ps((vm)~m, a); }
 static inline vi vipick(vm m, vi a, vi b) { return _mm512_mask_blend_epi32(m, b, a); }
+
+// a 2^n for whole n, but 0 where zero is set.
+static inline vf vscale(vf a, vf n, vm zero) { return _mm512_maskz_scalef_ps((vm)~zero, a, n); }
+
+// Lane i is element at[i] of 32, by its low five bits.
+static inline vf vlookup(const float *table, vi at) { return _mm512_permutex2var_ps(vload(table), at, vload(table + VL)); }
 
 static inline vm vfirst(long n) { return (vm)((1u << n) - 1); }
 static inline vf vloadn(const float *p, long n) { return n >= VL ? vload(p) : _mm512_maskz_loadu_ps(vfirst(n), p); }

@@ -19,6 +19,50 @@ static inline vf vexp(vf x) {
 	return vzeroif(vlt(x, low), vmul(vmul(p, scale), vset(2)));
 }
 
+// vexp2 is 2^x of x ≤ 127 to 2 ulp; below 2^-126 it is 0. NaN stays.
+static inline vf vexp2(vf x) {
+	vf n = vround(x), c = vsub(x, n);
+	vf p = vset(1.535336188e-4f); // relative error 2e-9 on [-1/2, 1/2]
+	p = vfma(p, c, vset(1.339887440e-3f));
+	p = vfma(p, c, vset(9.618437357e-3f));
+	p = vfma(p, c, vset(5.550332824e-2f));
+	p = vfma(p, c, vset(2.402264791e-1f));
+	p = vfma(p, c, vset(6.931472028e-1f));
+	p = vfma(p, c, vset(1));
+	return vscale(p, n, vlt(x, vset(-126)));
+}
+
+#ifdef WIDE // registers of 16 lanes hold a table of 32 in two
+#include "gelu_table.h"
+
+// segment splits x into the number of its segment, in the low bits of at, and where it lies in it.
+static inline vf segment(vf x, float most, vi *at) {
+	const vf magic = vset(12582912); // 1.5 · 2^23: whole numbers are in the low bits
+	vf u = vmin(vset(most), vmul(x, vset(2.6f))), n = vadd(u, magic);
+	*at = vbits(n);
+	return vsub(u, vsub(n, magic));
+}
+
+static inline vf polynomial(const float c[7][32], vf t, vi at) {
+	vf p = vlookup(c[6], at);
+	_Pragma("GCC unroll 6") for (int i = 5; i >= 0; i--) p = vfma(p, t, vlookup(c[i], at));
+	return p;
+}
+
+// vgelu is x Φ(x), with an error below 2e-6 of |x| Φ(x) or 1e-9. Below -6.5 it is 0.
+static inline vf vgelu(vf x) {
+	vi at;
+	vf t = segment(x, 14.49f, &at);
+	return vzeroif(vlt(x, vset(-6.5f)), vmul(x, polynomial(phi, t, at)));
+}
+
+// vgelud is its derivative, Φ(x) + x φ(x), with an error below 2.5e-7. Below -6.1 it is 0.
+static inline vf vgelud(vf x) {
+	vi at;
+	vf t = segment(x, 15.49f, &at);
+	return vzeroif(vlt(x, vset(-6.1f)), polynomial(slope, t, at));
+}
+#else
 // vtail is the upper tail of the normal distribution at a = |x| ≤ 14, and its density without the
 // factor 1/√2π: Q(a) = e^(-a²/2) R(a), with a polynomial in (a-c)/(a+c) for R (as Cody has it).
 static inline vf vtail(vf a, vf *density) {
@@ -51,6 +95,7 @@ static inline vf vgelud(vf x) {
 	vf p = vpick(vlt(x, vzero()), q, vsub(vset(1), q));
 	return vfma(vmul(x, vset(0.39894228f)), e, p);
 }
+#endif
 
 // vtanh is an odd polynomial near 0 (Cephes), else by the exponential.
 static inline vf vtanh(vf x) {
