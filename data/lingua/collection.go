@@ -199,7 +199,7 @@ func (x *index) candidates(d *draw, q *data.Example, want []int, k int) {
 	for _, w := range strings.Fields(q.Query) {
 		alike = append(alike, x.word[w]...)
 	}
-	topic := x.topic[x.passages[relevant[0]].Topic]
+	topic := x.topic[x.passages[slices.Min(relevant)].Topic] // not the first: that is a map's
 	var chosen []int
 	take := func(from []int, n int) {
 		from = slices.Clone(from)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,16 @@ func TestSameEverywhere(t *testing.T) {
 	}
 	require.Equal(t, "868a24566c5b81494773fbde88fc0c74c025a2c4b3a7624bcf7a6c9586439220", hex.EncodeToString(h.Sum(nil)))
 	require.NotEqual(t, l.Words(), New(2).Words())
+}
+
+// A collection of thousands, where queries have relevant passages of several topics, is the same each time.
+func TestSameAgain(t *testing.T) {
+	l := New(1)
+	a, err := l.Collection(Train, 2000, 8)
+	require.NoError(t, err)
+	b, err := l.Collection(Train, 2000, 8)
+	require.NoError(t, err)
+	require.True(t, reflect.DeepEqual(a.Queries, b.Queries)) // not Equal, which would print them
 }
 
 func TestWords(t *testing.T) {

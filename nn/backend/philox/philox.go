@@ -32,7 +32,12 @@ func Threshold(rate float64) uint32 {
 // Word is the random word that decides about one element of one dropout site of one sequence in one
 // step: counter (element/4, site, row key, step), word element%4.
 func Word(seed, step uint64, key, site, element uint32) uint32 {
-	return Block(seed, [4]uint32{element >> 2, site, key, uint32(step)})[element&3]
+	return Words(seed, step, key, site, element>>2)[element&3]
+}
+
+// Words is the words of elements 4i to 4i+3.
+func Words(seed, step uint64, key, site, i uint32) [4]uint32 {
+	return Block(seed, [4]uint32{i, site, key, uint32(step)})
 }
 
 // Uniform is a number in (0,1), of 32 random bits.

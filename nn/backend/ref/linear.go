@@ -6,60 +6,82 @@ import (
 )
 
 // matNT is y_k = f(x w_kT + h_k u_kT + b_k) for I[0] blocks of columns.
-func matNT[F host.Float](a *args[F], lo, hi int) {
-	y, pre, x := a.Dst[0], a.Dst[1], a.Src[0]
-	for i := lo; i < hi; i++ {
-		xr, j := x.Row(i), 0
+func matNT[F host.Float](a *args[F], worker, lo, hi int) {
+	y, pre, x, n := a.Dst[0], a.Dst[1], a.Src[0], columns(a)
+	for i := lo; i < hi; i += blockRows {
+		sums := blockOf(a, worker, n, 0, n)
+		rest := sums // from the first column of a block on
 		for k := range a.I[0] {
 			w, b, h, u := a.Src[1+4*k], a.Src[2+4*k], a.Src[3+4*k], a.Src[4+4*k]
-			var four [4]F // sums of four rows at a time: their chains of additions overlap
-			for o := range w.Rows {
-				if o%4 == 0 {
-					four = dots(xr, w, o)
-				}
-				s := four[o%4]
-				if !h.Nil() {
-					s += dotp(h.Row(i), u.Row(o))
-				}
-				if !b.Nil() {
-					s += b.D[o]
-				}
-				if !pre.Nil() {
-					pre.D[i*pre.Ld+j] = s
-				}
-				if a.I[1] == backend.ActGELU {
-					s = gelu(s)
-				}
-				if !y.Nil() {
-					put(a, y.Row(i), j, s)
-				}
-				j++
+			addProducts(rest, x, i, w)
+			if !h.Nil() {
+				addProducts(rest, h, i, u)
 			}
+			for r := range rest {
+				if !b.Nil() {
+					addRow(rest[r][:w.Rows], b.D)
+				}
+				rest[r] = rest[r][w.Rows:]
+			}
+		}
+		for r, s := range sums[:min(blockRows, hi-i)] {
+			if !pre.Nil() {
+				copy(pre.Row(i+r), s)
+			}
+			if y.Nil() {
+				continue
+			}
+			if a.I[1] == backend.ActGELU {
+				for j, v := range s {
+					s[j] = gelu(v)
+				}
+			}
+			putRow(a, y.Row(i+r), s)
 		}
 	}
 }
 
-// matNN is dx = Σ dy_k w_k, times the derivative at pre.
-func matNN[F host.Float](a *args[F], lo, hi int) {
+// columns is those of the results of matNT.
+func columns[F host.Float](a *args[F]) int { return max(a.Out[0].Cols, a.Out[len(a.Out)-1].Cols) }
+
+// matNN is dx = Σ dy_k w_k, times the derivative at pre. It reads the weights transposed.
+func matNN[F host.Float](a *args[F], worker, lo, hi int) {
 	dx, pre := a.Dst[0], a.Src[0]
-	for i := lo; i < hi; i++ {
-		r := dx.Row(i)
-		for j0 := 0; j0 < len(r); j0 += 64 {
-			var sum [64]F
-			part := sum[:min(64, len(r)-j0)]
-			for k := range a.I[0] {
-				w := a.Src[2+2*k]
-				for o, d := range a.Src[1+2*k].Row(i) {
-					axpy(d, w.Row(o)[j0:j0+len(part)], part)
-				}
-			}
-			for j, v := range part {
-				if a.I[1] == backend.ActGELU {
-					v *= geluD(pre.Row(i)[j0+j])
-				}
-				put(a, r, j0+j, v)
-			}
+	for i := lo; i < hi; i += blockRows {
+		sums := blockOf(a, worker, dx.Cols, 0, dx.Cols)
+		for k := range a.I[0] {
+			dy, w := a.Src[1+2*k], a.Src[2+2*k]
+			addProducts(sums, dy, i, mat[F]{D: a.Form[2+2*k], Rows: w.Cols, Cols: w.Rows, Ld: w.Rows})
 		}
+		for r, s := range sums[:min(blockRows, hi-i)] {
+			if a.I[1] == backend.ActGELU {
+				for j, v := range pre.Row(i + r) {
+					s[j] *= geluD(v)
+				}
+			}
+			putRow(a, dx.Row(i+r), s)
+		}
+	}
+}
+
+// transposed is the form of the weights of matNN.
+func transposed[F host.Float]() *host.Forms[F] {
+	return &host.Forms[F]{
+		Size: func(a *args[F], i int) int {
+			if i == 0 || i%2 == 1 { // pre, dy
+				return 0
+			}
+			return a.In[i].Rows * a.In[i].Cols
+		},
+		N: func(a *args[F], i int) int { return a.In[i].Cols },
+		Pack: func(a *args[F], i, lo, hi int) {
+			w, t := a.Src[i], a.Form[i]
+			for j := lo; j < hi; j++ {
+				for o := range w.Rows {
+					t[j*w.Rows+o] = w.D[o*w.Ld+j]
+				}
+			}
+		},
 	}
 }
 
@@ -69,14 +91,17 @@ func matTN[F host.Float](a *args[F], lo, hi int) {
 	seg := a.Segments(0, a.In[0].Axis, dy.Rows)
 	for u := range seg.N {
 		out, from, to := seg.At(u)
-		for o := lo; o < hi; o++ {
-			r := out.Row(o)
-			if !a.Out[0].Acc {
-				clear(r)
+		for o := lo; o < hi && !a.Out[0].Acc; o++ {
+			clear(out.Row(o))
+		}
+		out.D, out.Rows = out.D[lo*out.Ld:], hi-lo
+		for i := from; i < to; i += blockRows {
+			var p block[F]
+			n := min(blockRows, to-i)
+			for r := range n {
+				p[r] = dy.Row(i + r)[lo:hi]
 			}
-			for i := from; i < to; i++ {
-				axpy(dy.Row(i)[o], x.Row(i), r)
-			}
+			addOuter(out, p, x, i, n)
 		}
 	}
 }
@@ -128,36 +153,5 @@ func embedGrad[F host.Float](a *args[F], lo, hi int) {
 				o[j] += d[j]
 			}
 		}
-	}
-}
-
-func dotp[F host.Float](x, y []F) (s F) {
-	y = y[:len(x)]
-	for i, v := range x {
-		s += v * y[i]
-	}
-	return s
-}
-
-// dots is the products of x with rows o to o+4 of w, as many as there are.
-func dots[F host.Float](x []F, w mat[F], o int) (s [4]F) {
-	if o+4 > w.Rows {
-		for i := o; i < w.Rows; i++ {
-			s[i-o] = dotp(x, w.Row(i))
-		}
-		return s
-	}
-	a, b, c, d := w.Row(o)[:len(x)], w.Row(o + 1)[:len(x)], w.Row(o + 2)[:len(x)], w.Row(o + 3)[:len(x)]
-	var p, q, r, t F
-	for i, v := range x {
-		p, q, r, t = p+v*a[i], q+v*b[i], r+v*c[i], t+v*d[i]
-	}
-	return [4]F{p, q, r, t}
-}
-
-func axpy[F host.Float](s F, x, y []F) {
-	y = y[:len(x)]
-	for i, v := range x {
-		y[i] += s * v
 	}
 }

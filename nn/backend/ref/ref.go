@@ -36,10 +36,16 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	}
 	set(backend.Embed, rows, 64, embed[F])
 	set(backend.EmbedGrad, cols, 16, embedGrad[F])
-	set(backend.MatNT, rowsOfIn[F](0), 8, matNT[F])
-	set(backend.MatNN, rows, 8, matNN[F])
-	t[backend.MatNN].Scratch = func(a *args[F]) int { return sizeOf[F](a.Out[0]) }
-	set(backend.MatTN, fixedRows[F], 8, matTN[F])
+	inBlocks := func(op backend.Op, n func(*args[F]) int, grain int, cols func(*args[F]) int, run func(a *args[F], worker, lo, hi int)) {
+		t[op] = host.Kernel[F]{
+			Scratch: func(a *args[F]) int { return blockBytes(a, cols(a)) },
+			Phases:  []host.Phase[F]{{N: n, Grain: func(*args[F]) int { return grain }, RunAs: run}},
+		}
+	}
+	inBlocks(backend.MatNT, rowsOfIn[F](0), 2*blockRows, columns[F], matNT[F])
+	inBlocks(backend.MatNN, rows, 2*blockRows, cols, matNN[F])
+	t[backend.MatNN].Forms = transposed[F]()
+	set(backend.MatTN, fixedRows[F], 4, matTN[F])
 	set(backend.ColSum, cols, 64, colSum[F])
 
 	set(backend.Unary, rows, 16, unary[F])
@@ -63,8 +69,8 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.Softmax, rowsOfIn[F](0), 16, softmax[F])
 	set(backend.SoftmaxGrad, rows, 16, softmaxGrad[F])
 
-	set(backend.Attn, seqs[F], 1, attn[F])
-	set(backend.AttnGrad, seqs[F], 1, attnGrad[F])
+	inBlocks(backend.Attn, seqs[F], 1, attnColumns[F], attn[F])
+	inBlocks(backend.AttnGrad, seqs[F], 1, func(a *args[F]) int { return 2 * attnColumns(a) }, attnGrad[F])
 	set(backend.First, rows, 64, first[F])
 	set(backend.FirstGrad, seqs[F], 64, firstGrad[F])
 	set(backend.Mean, rows, 64, mean[F])

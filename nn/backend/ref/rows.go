@@ -16,6 +16,22 @@ func put[F host.Float](a *args[F], y []F, j int, v F) {
 	y[j] = v
 }
 
+// putRow stores a row, or adds it.
+func putRow[F host.Float](a *args[F], y, row []F) {
+	if a.Out[0].Acc {
+		addRow(y, row)
+	} else {
+		copy(y, row)
+	}
+}
+
+func addRow[F host.Float](y, x []F) {
+	x = x[:len(y)]
+	for j := range y {
+		y[j] += x[j]
+	}
+}
+
 func binary[F host.Float](f func(x, y F) F) func(a *args[F], lo, hi int) {
 	return func(a *args[F], lo, hi int) {
 		for i := lo; i < hi; i++ {
@@ -74,25 +90,6 @@ func dot[F host.Float](a *args[F], _, _ int) {
 	}
 	put(a, a.Dst[0].Row(0), 0, s)
 }
-
-func gelu[F host.Float](x F) F {
-	return F(0.5 * float64(x) * (1 + math.Erf(float64(x)*math.Sqrt2/2)))
-}
-
-func geluD[F host.Float](x F) F {
-	v := float64(x)
-	return F(0.5*(1+math.Erf(v*math.Sqrt2/2)) + v*math.Exp(-v*v/2)/math.Sqrt(2*math.Pi))
-}
-
-func sigmoid(x float64) float64 {
-	if x >= 0 {
-		return 1 / (1 + math.Exp(-x))
-	}
-	e := math.Exp(x)
-	return e / (1 + e)
-}
-
-func softplus(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }
 
 func unary[F host.Float](a *args[F], lo, hi int) {
 	f := backend.Func(a.I[0])
@@ -179,10 +176,11 @@ func dropout[F host.Float](a *args[F], lo, hi int) {
 		x, y := a.Src[0].Row(i), a.Dst[0].Row(i)
 		m := newMask(a, keys[s], a.I[0])
 		for j, v := range x {
-			if m.drops(p*len(x) + j) {
+			f := m.factor(p*len(x) + j)
+			if f == 0 { // whatever v is
 				v = 0
 			}
-			put(a, y, j, v*m.scale)
+			put(a, y, j, v*f)
 		}
 	}
 }
@@ -192,18 +190,31 @@ type mask[F host.Float] struct {
 	seed, step     uint64
 	cut, key, site uint32
 	scale          F // of what is kept
+
+	four  uint32 // the last elements asked for, of a block of random words
+	words [4]uint32
 }
 
 func newMask[F host.Float](a *args[F], key int32, site int) mask[F] {
-	m := mask[F]{a.S.Seed, a.S.Step, philox.Threshold(a.F[0]), uint32(key), uint32(site), 0}
+	m := mask[F]{seed: a.S.Seed, step: a.S.Step, cut: philox.Threshold(a.F[0]), key: uint32(key), site: uint32(site)}
 	if a.F[0] < 1 {
 		m.scale = F(1 / (1 - a.F[0]))
 	}
+	m.words = philox.Words(m.seed, m.step, m.key, m.site, m.four)
 	return m
 }
 
-func (m *mask[F]) drops(element int) bool {
-	return philox.Word(m.seed, m.step, m.key, m.site, uint32(element)) < m.cut
+// factor is what dropout multiplies an element by. Neighbours share a block of random words.
+func (m *mask[F]) factor(element int) F {
+	e := uint32(element)
+	if e>>2 != m.four {
+		m.four = e >> 2
+		m.words = philox.Words(m.seed, m.step, m.key, m.site, m.four)
+	}
+	if m.words[e&3] < m.cut {
+		return 0
+	}
+	return m.scale
 }
 
 // norm is in two passes over x + res, which scratch holds: any result may be dead.

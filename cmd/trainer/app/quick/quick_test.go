@@ -22,7 +22,7 @@ import (
 	"rung/train/metric"
 )
 
-// trains marks a test that trains for half a minute on SIMD kernels, and for many on those in plain Go.
+// trains marks a test that trains for half a minute on SIMD kernels, and for minutes on those in plain Go.
 func trains(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
