@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"rung/data"
@@ -20,6 +21,7 @@ import (
 	"rung/nn/backend/cpu/peak"
 	"rung/nn/backend/philox"
 	"rung/nn/device"
+	"rung/nn/graph"
 	"rung/nn/loss"
 	"rung/train"
 )
@@ -102,7 +104,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 // measurePeak is the GFLOP/s of one core, 0 where it is not known.
 func (r *Report) measurePeak() float64 {
-	_, isa, _ := cutName(r.Device)
+	_, isa, _ := strings.Cut(r.Device, "/")
 	return peak.GFLOPS(isa)
 }
 
@@ -128,7 +130,7 @@ func measure(ctx context.Context, be backend.Backend, o Options, c Case) (*Resul
 	}
 	res.Operators = t.operators(steps)
 	for _, op := range res.Operators {
-		res.GFLOP += op.GFLOP
+		res.GFLOP += op.GFLOP * float64(steps)
 	}
 	return res, nil
 }
@@ -186,26 +188,26 @@ func score(ctx context.Context, be backend.Backend, m *model, c Case, rounds int
 		}
 	}
 	res.Seqs, res.Tokens, res.Seconds = len(c.Lengths), len(e.IDs), sumOfMedians(seconds)
-	res.GFLOP = forwardGFLOP(m, e, c)
-	return nil
+	res.GFLOP, err = forwardGFLOP(m, e)
+	return err
 }
 
 // forwardGFLOP is the products of a compiled forward pass over all sequences.
-func forwardGFLOP(m *model, e *data.Encoded, c Case) (sum float64) {
+func forwardGFLOP(m *model, e *data.Encoded) (sum float64, err error) {
 	units := make([]int, len(e.Units))
 	for i := range units {
 		units[i] = i
 	}
 	n := e.Sizes(units)
-	p, err := nn.Compile(m, nn.Plan{Dims: nnDims(n)})
+	p, err := nn.Compile(m, nn.Plan{Dims: graph.Dims(n)})
 	if err != nil {
-		return math.NaN()
+		return 0, err
 	}
 	s := backend.Sizes{Count: [backend.NumAxes]int{backend.Tok: n.T, backend.Seq: n.N, backend.Unit: n.B}, Pairs: e.Pairs(units)}
 	for i := range p.Calls {
 		sum += p.Calls[i].Work(&s).FLOP / 1e9
 	}
-	return sum
+	return sum, nil
 }
 
 // model is a cross-encoder with drawn weights whose texts are numbers: how many tokens.

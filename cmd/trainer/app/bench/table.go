@@ -8,14 +8,7 @@ import (
 	"time"
 
 	"rung/nn/backend"
-	"rung/nn/graph"
-
-	"rung/data"
 )
-
-func nnDims(s data.Sizes) graph.Dims { return graph.Dims(s) }
-
-func cutName(device string) (kind, isa string, ok bool) { return strings.Cut(device, "/") }
 
 // table collects the calls of steps, by operator. A round is all batches once.
 type table struct {
