@@ -66,7 +66,7 @@ func run(ctx context.Context, dir string) error {
 	fmt.Println(len(info.Summary().Modules), "modules have an adapter")
 
 	cfg := train.Defaults()
-	cfg.Out, cfg.Epochs, cfg.Batch, cfg.LR = filepath.Join(dir, "run"), 20, 12, 1e-2
+	cfg.Out, cfg.Epochs, cfg.Batch, cfg.LR = filepath.Join(dir, "run"), 20, 12, 4e-3
 	r, err := train.Start(ctx, model, loss.Listwise{}, train.Data{Train: examples}, cfg)
 	if err != nil {
 		return err
