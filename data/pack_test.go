@@ -84,3 +84,9 @@ func TestShuffled(t *testing.T) {
 	}
 	require.Empty(t, Shuffled{Batch: 4, Window: 2}.Epoch(&Encoded{}, 1, 0))
 }
+
+func TestInOrder(t *testing.T) {
+	e := &Encoded{Units: make([]Unit, 5)}
+	require.Equal(t, [][]int{{0, 1}, {2, 3}, {4}}, InOrder{2}.Epoch(e, 1, 7))
+	require.Equal(t, [][]int{{0}, {1}, {2}, {3}, {4}}, InOrder{}.Epoch(e, 1, 0))
+}

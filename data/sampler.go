@@ -64,3 +64,21 @@ func (s Shuffled) take(e *Encoded, units []int, rows int) int {
 	}
 	return len(units)
 }
+
+// InOrder draws the units as they come, Batch of them at a time.
+type InOrder struct{ Batch int }
+
+// Name is "in order".
+func (InOrder) Name() string { return "in order" }
+
+// Epoch draws batches: the same in every epoch.
+func (s InOrder) Epoch(e *Encoded, _ uint64, _ int) (batches [][]int) {
+	for i := range e.Units {
+		if i%max(1, s.Batch) == 0 {
+			batches = append(batches, nil)
+		}
+		last := &batches[len(batches)-1]
+		*last = append(*last, i)
+	}
+	return batches
+}

@@ -76,7 +76,7 @@ func benchStep(b *testing.B, m ids, shape string) {
 		lengths, batch = slices.Repeat([]int{512}, 16), 8
 	}
 	c, n := Defaults(), len(lengths)/batch
-	c.Epochs, c.Steps, c.Dropout, c.Unit, c.Batch, c.Clip, c.Sampler = 0, n*(b.N+1), false, "row", batch, 0, inOrder{batch}
+	c.Epochs, c.Steps, c.Dropout, c.Unit, c.Batch, c.Clip, c.Sampler = 0, n*(b.N+1), false, "row", batch, 0, data.InOrder{Batch: batch}
 	r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: benchRows(b, m, lengths)}, c)
 	require.NoError(b, err)
 	defer r.Close()

@@ -282,7 +282,7 @@ func TestEmptyUnits(t *testing.T) {
 	}
 	for _, o := range []nn.Objective{loss.BCE{}, loss.Pairwise{}, loss.Listwise{}, loss.MSE{}} {
 		c := config(t)
-		c.Sampler, c.Epochs = inOrder{2}, 2
+		c.Sampler, c.Epochs = data.InOrder{Batch: 2}, 2
 		r, err := Start(context.Background(), newTiny(), o, Data{some, some}, c)
 		require.NoError(t, err)
 		steps := all(t, r)

@@ -79,7 +79,7 @@ func replay(t *testing.T, name string, m ids) {
 	c := Defaults()
 	c.LR, c.Steps, c.Epochs, c.Warmup, c.Clip, c.WeightDecay = want.Settings.LR, len(want.Losses), 0, want.Warmup, want.Clip, want.Decay
 	c.DecayExclude, c.Dropout, c.Unit, c.Batch = nil, false, "row", want.Settings.Batch
-	c.Sampler = inOrder{c.Batch}
+	c.Sampler = data.InOrder{Batch: c.Batch}
 	r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: replayRows(t, name)}, c)
 	require.NoError(t, err)
 	defer r.Close()

@@ -288,7 +288,7 @@ func TestTrajectories(t *testing.T) {
 		if strings.HasSuffix(name, "accum2") {
 			c.Batch, c.MicroTokens = 8, 30
 		}
-		c.Sampler = inOrder{c.Batch}
+		c.Sampler = data.InOrder{Batch: c.Batch}
 		r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: goldenRows(in)}, c)
 		require.NoError(t, err)
 		for i, s := range all(t, r) {
@@ -357,21 +357,6 @@ func TestOptimizers(t *testing.T) {
 		require.Equal(t, want[7:], whole(t, d, k), name)
 		require.Equal(t, finalState(t, c.Out), finalState(t, k.Out), name)
 	}
-}
-
-// inOrder draws units in their order.
-type inOrder struct{ batch int }
-
-func (inOrder) Name() string { return "in order" }
-
-func (s inOrder) Epoch(e *data.Encoded, _ uint64, _ int) (out [][]int) {
-	for i := range e.Units {
-		if i%s.batch == 0 {
-			out = append(out, nil)
-		}
-		out[len(out)-1] = append(out[len(out)-1], i)
-	}
-	return out
 }
 
 // goldenRows are the rows of golden/optim's batches, one query each.

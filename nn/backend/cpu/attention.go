@@ -27,11 +27,10 @@ func (s isa) attn() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
 		Phases: []host.Phase[float32]{{
-			N:     func(a *args) int { return sequences(a) * a.I[0] },
-			Grain: headsAtOnce,
+			N: func(a *args) int { return sequences(a) * a.I[0] },
 			RunAs: func(a *args, worker, lo, hi int) {
 				for p := lo; p < hi; p++ {
-					s.attnHead(a, part(a, worker, size(a)), p/a.I[0], p%a.I[0], p+1 < hi)
+					s.attnHead(a, part(a, worker, size(a)), p/a.I[0], p%a.I[0])
 				}
 			},
 		}},
@@ -47,20 +46,15 @@ func (s isa) attnGrad() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
 		Phases: []host.Phase[float32]{{
-			N:     func(a *args) int { return sequences(a) * a.I[0] },
-			Grain: headsAtOnce,
+			N: func(a *args) int { return sequences(a) * a.I[0] },
 			RunAs: func(a *args, worker, lo, hi int) {
 				for p := lo; p < hi; p++ {
-					s.attnGradHead(a, part(a, worker, size(a)), p/a.I[0], p%a.I[0], p+1 < hi)
+					s.attnGradHead(a, part(a, worker, size(a)), p/a.I[0], p%a.I[0])
 				}
 			},
 		}},
 	}
 }
-
-// headsAtOnce is how many heads a worker takes, one after another: what the next one reads is asked for
-// early. Few enough that all workers have some.
-func headsAtOnce(a *args) int { return max(1, min(6, sequences(a)*a.I[0]/(4*a.Workers))) }
 
 // sequences is how many the offsets describe.
 func sequences(a *args) int { return min(a.In[3].Cols-1, a.S.Count[backend.Seq]) }
@@ -82,7 +76,7 @@ func drop(a *args, n, head int) C.struct_drop {
 	return dropOf(a, a.Int[4][n], a.I[2]+head)
 }
 
-func (s isa) attnHead(a *args, scratch []float32, n, head int, more bool) {
+func (s isa) attnHead(a *args, scratch []float32, n, head int) {
 	y, lse, q, k, v := a.Dst[0], a.Dst[1], a.Src[0], a.Src[1], a.Src[2]
 	q0, q1, k0, k1 := span(a, n)
 	d := q.Cols / a.I[0]
@@ -102,11 +96,11 @@ func (s isa) attnHead(a *args, scratch []float32, n, head int, more bool) {
 		q: at(q, q0, j), k: at(k, k0, j), v: at(v, k0, j), y: at(y, q0, j), lse: at(lse, q0, head), scratch: (*C.float)(&scratch[0]),
 		rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
 		ldq: C.long(q.Ld), ldk: C.long(k.Ld), ldv: C.long(v.Ld), ldy: C.long(y.Ld), ldlse: C.long(lse.Ld),
-		scale: scaleOf(d), more: flag(more && head+1 < a.I[0]), drop: drop(a, n, head),
+		scale: scaleOf(d), drop: drop(a, n, head),
 	})
 }
 
-func (s isa) attnGradHead(a *args, scratch []float32, n, head int, more bool) {
+func (s isa) attnGradHead(a *args, scratch []float32, n, head int) {
 	dq, dk, dv := a.Dst[0], a.Dst[1], a.Dst[2]
 	q, k, v, y, lse, dy := a.Src[0], a.Src[1], a.Src[2], a.Src[5], a.Src[6], a.Src[7]
 	q0, q1, k0, k1 := span(a, n)
@@ -124,7 +118,7 @@ func (s isa) attnGradHead(a *args, scratch []float32, n, head int, more bool) {
 		rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
 		ldq: C.long(q.Ld), ldk: C.long(k.Ld), ldv: C.long(v.Ld), ldy: C.long(y.Ld), ldlse: C.long(lse.Ld),
 		lddy: C.long(dy.Ld), lddq: C.long(dq.Ld), lddk: C.long(dk.Ld), lddv: C.long(dv.Ld),
-		scale: scaleOf(d), more: flag(more && head+1 < a.I[0]), drop: drop(a, n, head),
+		scale: scaleOf(d), drop: drop(a, n, head),
 	})
 }
 

@@ -89,11 +89,6 @@ static inline long queriesOf(long keys) { return least(SCORES / scoresOf(keys), 
 
 static const float log2e = 1.44269504f, ln2 = 0.693147181f;
 
-// ahead asks for n floats that the next head will read: rows are pages apart, which no processor foresees.
-static inline void ahead(const float *p, long n) {
-	for (long j = 0; j < n; j += 16) __builtin_prefetch(p + j, 0, 2);
-}
-
 void FN(attn)(const struct attn *x) {
 	const long d = x->d, block = queriesOf(x->keys);
 	const float scale = x->scale * log2e; // powers of 2: top is in logarithms to that base
@@ -109,13 +104,6 @@ void FN(attn)(const struct attn *x) {
 			}
 			scores(m, n, d, x->q + i * x->ldq, x->ldq, kt, s, ld);
 			for (long r = 0; r < m; r++) {
-				if (x->more && j == 0) {
-					ahead(x->q + (i + r) * x->ldq + d, d);
-					if (i + r < x->keys) {
-						ahead(x->k + (i + r) * x->ldk + d, d);
-						ahead(x->v + (i + r) * x->ldv + d, d);
-					}
-				}
 				float t = maximum(s + r * ld, n) * scale;
 				if (j > 0) {
 					t = top[r] > t ? top[r] : t;
@@ -177,15 +165,6 @@ void FN(attn_grad)(const struct attn_grad *x) {
 			}
 			scores(m, n, d, q, x->ldq, kt, s, ld);
 			scores(m, n, d, dy, x->lddy, vt, g, ld);
-			for (long r = 0; x->more && j == 0 && r < m; r++) {
-				ahead(q + r * x->ldq + d, d);
-				ahead(dy + r * x->lddy + d, d);
-				ahead(x->y + (i + r) * x->ldy + d, d);
-				if (i + r < x->keys) {
-					ahead(x->k + (i + r) * x->ldk + d, d);
-					ahead(x->v + (i + r) * x->ldv + d, d);
-				}
-			}
 			if (x->drop.on)
 				for (long r = 0; r < m; r++) gradRow(x, 1, s + r * ld, g + r * ld, i + r, j, n);
 			else

@@ -54,7 +54,6 @@ struct attn {
 	float *y, *lse, *scratch; // y (rows,d), lse (rows); either may be null
 	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse;
 	float scale;
-	int more; // the next head comes next
 	struct drop drop;
 };
 
@@ -64,7 +63,6 @@ struct attn_grad {
 	float *dq, *dk, *dv, *scratch;
 	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse, lddy, lddq, lddk, lddv;
 	float scale;
-	int more;
 	struct drop drop;
 };
 

@@ -33,31 +33,18 @@ static __attribute__((noinline)) void finishPlain(const struct mat *x, long i, l
 static __attribute__((noinline)) void finishGELU(const struct mat *x, long i, long j, const float *c) { finish(x, GELU, i, j, c); }
 static __attribute__((noinline)) void finishGate(const struct mat *x, long i, long j, const float *c) { finish(x, GATE, i, j, c); }
 
-// early asks for one of parts shares of rows that the next block reads, while this one is computed: what an
-// operator takes has left the caches since it was made.
-INLINE void early(const float *p, long ld, long rows, long n, long part, long parts) {
-	long from = part * n / parts & ~15L, to = part + 1 == parts ? n : (part + 1) * n / parts & ~15L;
-	for (long i = 0; i < rows; i++)
-		for (long j = from; j < to; j += 16) __builtin_prefetch(p + i * ld + j, 0, 2);
-}
-
 void FN(mat)(const struct mat *x) {
 	float tile[MR * NR] __attribute__((aligned(64)));
 	void (*const end)(const struct mat *, long, long, const float *) = x->gelu ? finishGELU : x->gate ? finishGate : finishPlain;
 	// Parts of k are of one length, so that the last is no sliver.
 	// A block of rows stays in the first cache while the panels go by from the second; results are written
 	// along their rows.
-	long parts = (x->k + KC - 1) / KC, kc = ((x->k + parts - 1) / parts + 3) & ~3L, groups = (x->m + MR - 1) / MR, panels = (x->n + NR - 1) / NR;
+	long parts = (x->k + KC - 1) / KC, kc = ((x->k + parts - 1) / parts + 3) & ~3L, groups = (x->m + MR - 1) / MR;
 	for (long k = 0; k < x->k; k += kc) {
 		int first = x->first && k == 0, last = x->last && k + kc >= x->k;
 		long n = least(kc, x->k - k);
 		for (long i = 0; i < x->m; i += MR)
 			for (long j = 0; j < x->n; j += NR) {
-				long rest = least(MR, x->m - i - MR);
-				if (rest > 0) {
-					early(x->a + (i + MR) * x->lda + k, x->lda, rest, n, j / NR, panels);
-					if (last && x->gate) early(x->gate + (i + MR) * x->ldgate, x->ldgate, rest, x->n, j / NR, panels);
-				}
 				float *c = first && last ? tile : x->part + (j / NR * groups + i / MR) * (MR * NR);
 				along(least(MR, x->m - i), least(NR, x->n - j), n, x->a + i * x->lda + k, x->lda, x->b + j * x->k + k * NR, NR, c, NR, !first);
 				if (last) end(x, i, j, c);

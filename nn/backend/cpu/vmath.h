@@ -19,7 +19,7 @@ static inline vf vexp(vf x) {
 	return vzeroif(vlt(x, low), vmul(vmul(p, scale), vset(2)));
 }
 
-// vexp2 is 2^x of x ≤ 127 to 2 ulp; below 2^-126 it is 0. NaN stays.
+// vexp2 is 2^x of x ≤ 127 to 1 ulp; below 2^-126 it is 0. NaN stays.
 static inline vf vexp2(vf x) {
 	vf n = vround(x), c = vsub(x, n);
 	vf p = vset(1.535336188e-4f); // relative error 2e-9 on [-1/2, 1/2]

@@ -122,7 +122,7 @@ func measure(ctx context.Context, be backend.Backend, o Options, c Case) (*Resul
 		err = score(ctx, be, m, c, o.Rounds, res, t)
 	} else {
 		cfg := train.Defaults()
-		cfg.Backend, cfg.Epochs, cfg.Steps, cfg.Batch, cfg.Unit, cfg.Dropout, cfg.Sampler = be, 0, steps*(o.Rounds+1), c.Batch, "row", false, inOrder{c.Batch}
+		cfg.Backend, cfg.Epochs, cfg.Steps, cfg.Batch, cfg.Unit, cfg.Dropout, cfg.Sampler = be, 0, steps*(o.Rounds+1), c.Batch, "row", false, data.InOrder{Batch: c.Batch}
 		err = trainSteps(ctx, m, c, cfg, steps, res, t)
 	}
 	if err != nil {
@@ -257,21 +257,6 @@ func examples(lengths []int) iter.Seq2[data.Example, error] {
 			}
 		}
 	}
-}
-
-// inOrder draws batches as they come.
-type inOrder struct{ batch int }
-
-func (inOrder) Name() string { return "in order" }
-
-func (s inOrder) Epoch(e *data.Encoded, _ uint64, _ int) (out [][]int) {
-	for i := range e.Units {
-		if i%s.batch == 0 {
-			out = append(out, nil)
-		}
-		out[len(out)-1] = append(out[len(out)-1], i)
-	}
-	return out
 }
 
 func ceil(n, by int) int { return (n + by - 1) / by }
