@@ -251,10 +251,16 @@ func steps(dir string) int {
 	return bytes.Count(b, []byte("\n"))
 }
 
-// progressed waits until a run's log has changed, so that its steps go on, or the process has ended.
-func progressed(dir string, before int, ended <-chan error) bool {
+// progressed waits until a run's log has changed, so that its steps go on, and then has so many more lines;
+// false: the process has ended.
+func progressed(dir string, before, more int, ended <-chan error) bool {
+	changed, least := false, 0
 	for limit := time.Now().Add(60 * time.Second); time.Now().Before(limit); time.Sleep(time.Millisecond) {
-		if steps(dir) != before {
+		now := steps(dir)
+		if !changed && now != before {
+			changed, least = true, now+more
+		}
+		if changed && now >= least {
 			return true
 		}
 		select {
@@ -319,8 +325,9 @@ func waiting(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// killed TIMES DIR CONFIG trains into DIR, with SIGKILL so many times after random pauses, and at last to
-// the end.
+// killed TIMES DIR CONFIG trains into DIR, with SIGKILL so many times at random points, and at last to the
+// end. The points are counted in lines of the log, at most forty from one to the next, so that a fast machine
+// is not at the end too early.
 func killed(ts *testscript.TestScript, _ bool, args []string) {
 	times, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -331,10 +338,11 @@ func killed(ts *testscript.TestScript, _ bool, args []string) {
 		cmd, out := start(ts, command)
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
-		if !progressed(dir, before, ended) {
+		random := philox.Uint64(uint64(os.Getpid()), dir, uint64(i))
+		if !progressed(dir, before, int(random%40), ended) {
 			ts.Fatalf("kill %d: the run ended, or does nothing: %s", i, out)
 		}
-		time.Sleep(time.Duration(philox.Uint64(uint64(os.Getpid()), dir, uint64(i)) % uint64(300*time.Millisecond)))
+		time.Sleep(time.Duration(random >> 32 % uint64(2*time.Millisecond))) // somewhere in a step
 		_ = cmd.Process.Kill()
 		<-ended
 		ts.Logf("killed with %d lines in the log, %d before", steps(dir), before)
@@ -353,7 +361,7 @@ func signalled(ts *testscript.TestScript, _ bool, args []string) {
 	cmd, out := start(ts, args[2:])
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	if !progressed(ts.MkAbs(args[1]), before, ended) {
+	if !progressed(ts.MkAbs(args[1]), before, 0, ended) {
 		ts.Fatalf("no step was done: %s", out)
 	}
 	for range 2 { // as timeout(1) does, which signals the process and then its group
