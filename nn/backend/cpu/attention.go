@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"math"
+	"unsafe"
 
 	"rung/nn/backend"
 	"rung/nn/backend/host"
@@ -27,10 +28,11 @@ func (s isa) attn() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
 		Phases: []host.Phase[float32]{{
-			N: func(a *args) int { return sequences(a) * a.I[0] },
-			RunAs: func(a *args, worker, lo, hi int) {
+			N:    func(a *args) int { return sequences(a) * a.I[0] },
+			Part: func(a *args) int { return 4 * size(a) },
+			Record: func(a *args, lo, hi int) {
 				for p := lo; p < hi; p++ {
-					s.attnHead(a, part(a, worker, size(a)), p/a.I[0], p%a.I[0])
+					s.attnHead(a, p/a.I[0], p%a.I[0])
 				}
 			},
 		}},
@@ -46,10 +48,11 @@ func (s isa) attnGrad() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
 		Phases: []host.Phase[float32]{{
-			N: func(a *args) int { return sequences(a) * a.I[0] },
-			RunAs: func(a *args, worker, lo, hi int) {
+			N:    func(a *args) int { return sequences(a) * a.I[0] },
+			Part: func(a *args) int { return 4 * size(a) },
+			Record: func(a *args, lo, hi int) {
 				for p := lo; p < hi; p++ {
-					s.attnGradHead(a, part(a, worker, size(a)), p/a.I[0], p%a.I[0])
+					s.attnGradHead(a, p/a.I[0], p%a.I[0])
 				}
 			},
 		}},
@@ -76,7 +79,7 @@ func drop(a *args, n, head int) C.struct_drop {
 	return dropOf(a, a.Int[4][n], a.I[2]+head)
 }
 
-func (s isa) attnHead(a *args, scratch []float32, n, head int) {
+func (s isa) attnHead(a *args, n, head int) {
 	y, lse, q, k, v := a.Dst[0], a.Dst[1], a.Src[0], a.Src[1], a.Src[2]
 	q0, q1, k0, k1 := span(a, n)
 	d := q.Cols / a.I[0]
@@ -92,15 +95,15 @@ func (s isa) attnHead(a *args, scratch []float32, n, head int) {
 		}
 		return
 	}
-	C.rung_attn(s.id, C.struct_attn{
-		q: at(q, q0, j), k: at(k, k0, j), v: at(v, k0, j), y: at(y, q0, j), lse: at(lse, q0, head), scratch: (*C.float)(&scratch[0]),
+	taskAt(s, a, C.RUNG_TASK_attn, unsafe.Offsetof(C.struct_attn{}.scratch), &C.struct_attn{
+		q: at(q, q0, j), k: at(k, k0, j), v: at(v, k0, j), y: at(y, q0, j), lse: at(lse, q0, head),
 		rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
 		ldq: C.long(q.Ld), ldk: C.long(k.Ld), ldv: C.long(v.Ld), ldy: C.long(y.Ld), ldlse: C.long(lse.Ld),
 		scale: scaleOf(d), drop: drop(a, n, head),
 	})
 }
 
-func (s isa) attnGradHead(a *args, scratch []float32, n, head int) {
+func (s isa) attnGradHead(a *args, n, head int) {
 	dq, dk, dv := a.Dst[0], a.Dst[1], a.Dst[2]
 	q, k, v, y, lse, dy := a.Src[0], a.Src[1], a.Src[2], a.Src[5], a.Src[6], a.Src[7]
 	q0, q1, k0, k1 := span(a, n)
@@ -112,9 +115,9 @@ func (s isa) attnGradHead(a *args, scratch []float32, n, head int) {
 		}
 		return
 	}
-	C.rung_attn_grad(s.id, C.struct_attn_grad{
+	taskAt(s, a, C.RUNG_TASK_attn_grad, unsafe.Offsetof(C.struct_attn_grad{}.scratch), &C.struct_attn_grad{
 		q: at(q, q0, j), k: at(k, k0, j), v: at(v, k0, j), y: at(y, q0, j), lse: at(lse, q0, head), dy: at(dy, q0, j),
-		dq: at(dq, q0, j), dk: at(dk, k0, j), dv: at(dv, k0, j), scratch: (*C.float)(&scratch[0]),
+		dq: at(dq, q0, j), dk: at(dk, k0, j), dv: at(dv, k0, j),
 		rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
 		ldq: C.long(q.Ld), ldk: C.long(k.Ld), ldv: C.long(v.Ld), ldy: C.long(y.Ld), ldlse: C.long(lse.Ld),
 		lddy: C.long(dy.Ld), lddq: C.long(dq.Ld), lddk: C.long(dk.Ld), lddv: C.long(dv.Ld),

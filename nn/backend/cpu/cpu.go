@@ -46,7 +46,9 @@ func On(p *host.Pool, isa string) (backend.Backend, error) {
 	}
 	table := ref.Kernels[float32]()
 	if isa != "ref" {
-		install(table, isa)
+		if err := install(p, table, isa); err != nil {
+			return nil, err
+		}
 	}
 	return host.New("cpu/"+isa, p, table), nil
 }

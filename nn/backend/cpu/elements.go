@@ -40,13 +40,13 @@ func (s isa) elements(a *args, how C.int, lo, hi int) {
 			c.c, c.ldc = at(in, lo, 0), C.long(in.Ld)
 		}
 	}
-	C.rung_elements(s.id, c)
+	task(s, a, C.RUNG_TASK_elements, &c)
 }
 
 // addTo is y += x.
 func (s isa) addTo(a *args, lo, hi int) {
 	y, x := a.Dst[0], a.Src[0]
-	C.rung_elements(s.id, C.struct_elements{
+	task(s, a, C.RUNG_TASK_elements, &C.struct_elements{
 		y: at(y, lo, 0), ldy: C.long(y.Ld), a: at(y, lo, 0), lda: C.long(y.Ld), b: at(x, lo, 0), ldb: C.long(x.Ld),
 		rows: C.long(hi - lo), cols: C.long(y.Cols), how: C.RUNG_ADD,
 	})
@@ -65,19 +65,13 @@ func dropOf(a *args, key int32, site int) C.struct_drop {
 }
 
 func (s isa) dropout(a *args, lo, hi int) {
-	x, y, keys := a.Src[0], a.Dst[0], a.Int[1]
-	var seqs, pos []int32
-	if len(a.Int) > 2 {
-		seqs, pos = a.Int[2], a.Int[3]
+	x, y := a.Src[0], a.Dst[0]
+	c := C.struct_dropout{
+		y: at(y, lo, 0), x: at(x, lo, 0), ldy: C.long(y.Ld), ldx: C.long(x.Ld), keys: ints(a.Int[1], 0),
+		rows: C.long(hi - lo), cols: C.long(x.Cols), row: C.long(lo), acc: flag(a.Out[0].Acc), drop: dropOf(a, 0, a.I[0]),
 	}
-	for i := lo; i < hi; i++ {
-		n, p := i, 0
-		if seqs != nil {
-			n, p = int(seqs[i]), int(pos[i])
-		}
-		C.rung_dropout(s.id, C.struct_dropout{
-			x: at(x, i, 0), y: at(y, i, 0), cols: C.long(x.Cols), first: C.uint32_t(p * x.Cols), acc: flag(a.Out[0].Acc),
-			drop: dropOf(a, keys[n], a.I[0]),
-		})
+	if len(a.Int) > 2 && a.Int[2] != nil {
+		c.seqs, c.pos = ints(a.Int[2], lo), ints(a.Int[3], lo)
 	}
+	task(s, a, C.RUNG_TASK_dropout, &c)
 }

@@ -2,8 +2,6 @@
 // floats apart; a null pointer is a result that nobody reads or an input that is not there.
 #include <stdint.h>
 
-enum { RUNG_AVX2 = 1, RUNG_AVX512 = 2 };
-
 // A tile of a matmul: y = f(Σ a b + bias) with one term a (m,k) b (k,n) of the sum. Terms of a tile
 // come one after another; partial sums are kept in part. first and last say where in the sum this is.
 struct mat {
@@ -76,12 +74,13 @@ struct elements {
 	float f;
 };
 
-// One row of dropout, whose first element is number first of its sequence.
+// Rows of dropout, the first of which is row number row. Row i is position pos[i] of sequence seqs[i], or,
+// with neither, position 0 of sequence row + i. The key of a sequence is in keys.
 struct dropout {
 	float *y;
 	const float *x;
-	long cols;
-	uint32_t first;
+	const int32_t *keys, *seqs, *pos;
+	long rows, cols, ldy, ldx, row;
 	int acc;
 	struct drop drop;
 };
@@ -167,15 +166,43 @@ struct squares {
 	long from, n, cols, ld;
 };
 
-// Every kernel has a version for each instruction set, and rung_NAME, which calls that of isa.
+// Every kernel has a version for each instruction set.
 #define KERNELS(F)                                                     \
 	F(mat) F(mat_tn) F(pack) F(add_parts) F(attn) F(attn_grad)     \
 	F(elements) F(dropout) F(norm) F(norm_dx) F(column_sums)       \
 	F(embed) F(embed_grad) F(sum_rows) F(max_rows) F(max_grad) F(adamw) F(sgd) F(squares)
 
-#define DECLARE(name)                           \
-	void name##_avx2(const struct name *);   \
-	void name##_avx512(const struct name *); \
-	void rung_##name(int isa, struct name x);
+#define DECLARE(name)                         \
+	void name##_avx2(const struct name *); \
+	void name##_avx512(const struct name *);
 KERNELS(DECLARE)
 #undef DECLARE
+
+// RUNG_TASK_NAME is a kernel in a list of tasks; that for AVX-512 is the next number.
+enum {
+#define TASK(name) RUNG_TASK_##name, RUNG_TASK_##name##_avx512,
+	KERNELS(TASK)
+#undef TASK
+};
+
+// Tasks follow each other: this, then the argument of the kernel.
+struct task {
+	uint16_t kernel, slot; // slot, if not 0: where in the argument the address of the worker's scratch goes
+	uint32_t words;        // to the next task, 8 bytes each
+};
+
+// A job is pieces of tasks: piece p starts at word starts[p] of tasks and ends where the next one starts. A
+// worker's scratch is stride bytes from the next worker's.
+struct job {
+	uint64_t *tasks;
+	const uint32_t *starts;
+	char *scratch;
+	long pieces, stride;
+};
+
+// A team is threads that do jobs together with the one that calls.
+struct team;
+struct team *rung_team_new(int workers, int patient); // the caller is one of them; null: no threads or no memory
+void rung_team_free(struct team *);
+void rung_team_do(struct team *, struct job);
+void rung_do_alone(struct job);

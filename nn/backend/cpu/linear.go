@@ -6,6 +6,8 @@ package cpu
 import "C"
 
 import (
+	"unsafe"
+
 	"rung/nn/backend"
 	"rung/nn/backend/host"
 )
@@ -28,10 +30,11 @@ func (s isa) matNT() host.Kernel[float32] {
 				g := s.gridNT(a)
 				return g.rowTiles * g.colTiles
 			},
-			RunAs: func(a *args, worker, lo, hi int) {
+			Part: func(*args) int { return 4 * s.partialSize() },
+			Record: func(a *args, lo, hi int) {
 				g := s.gridNT(a)
 				for t := lo; t < hi; t++ {
-					s.tileNT(a, worker, g, t)
+					s.tileNT(a, g, t)
 				}
 			},
 		}},
@@ -49,10 +52,11 @@ func (s isa) matNN() host.Kernel[float32] {
 				g := s.gridNN(a)
 				return g.rowTiles * g.colTiles
 			},
-			RunAs: func(a *args, worker, lo, hi int) {
+			Part: func(*args) int { return 4 * s.partialSize() },
+			Record: func(a *args, lo, hi int) {
 				g := s.gridNN(a)
 				for t := lo; t < hi; t++ {
-					s.tileNN(a, worker, g, t)
+					s.tileNN(a, g, t)
 				}
 			},
 		}},
@@ -91,7 +95,7 @@ func (s isa) panels(packed func(i int) bool, transposed bool) *host.Forms[float3
 				} else {
 					from = at(w, 0, j)
 				}
-				C.rung_pack(s.id, C.struct_pack{
+				task(s, a, C.RUNG_TASK_pack, &C.struct_pack{
 					panel: (*C.float)(&to[j*k]), w: from, ld: C.long(w.Ld),
 					n: C.long(min(s.nr, n-j)), k: C.long(k), transposed: flag(transposed),
 				})
@@ -144,7 +148,7 @@ func (s isa) gridNN(a *args) grid {
 }
 
 // tileNT computes tile t: it finds the block of columns that it lies in.
-func (s isa) tileNT(a *args, worker int, g grid, t int) {
+func (s isa) tileNT(a *args, g grid, t int) {
 	x, y, pre := a.Src[0], a.Dst[0], a.Dst[1]
 	i, t := t/g.colTiles*g.rows, t%g.colTiles
 	k, col := 0, 0
@@ -164,15 +168,15 @@ func (s isa) tileNT(a *args, worker int, g grid, t int) {
 		c.bias = at(b, 0, j)
 	}
 	c.last = flag(h.Nil())
-	s.term(a, worker, c, x, i, w, j, x.Cols)
+	s.term(a, c, x, i, w, j, x.Cols)
 	if !h.Nil() {
 		c.first, c.last = 0, 1
-		s.term(a, worker, c, h, i, u, j, h.Cols)
+		s.term(a, c, h, i, u, j, h.Cols)
 	}
 }
 
 // tileNN computes tile t.
-func (s isa) tileNN(a *args, worker int, g grid, t int) {
+func (s isa) tileNN(a *args, g grid, t int) {
 	dx, pre := a.Dst[0], a.Src[0]
 	i, j := t/g.colTiles*g.rows, t%g.colTiles*g.cols
 	c := C.struct_mat{
@@ -185,14 +189,13 @@ func (s isa) tileNN(a *args, worker int, g grid, t int) {
 	for k := range a.I[0] {
 		dy := a.Src[1+2*k]
 		c.first, c.last = flag(k == 0), flag(k == a.I[0]-1)
-		s.term(a, worker, c, dy, i, 2+2*k, j, dy.Cols)
+		s.term(a, c, dy, i, 2+2*k, j, dy.Cols)
 	}
 }
 
 // term adds the product of rows i of x and columns j of the packed input w, of depth k, to a tile.
-func (s isa) term(a *args, worker int, c C.struct_mat, x mat, i, w, j, k int) {
+func (s isa) term(a *args, c C.struct_mat, x mat, i, w, j, k int) {
 	c.a, c.lda, c.k = at(x, i, 0), C.long(x.Ld), C.long(k)
 	c.b = (*C.float)(&a.Form[w][j*k])
-	c.part = (*C.float)(&part(a, worker, s.partialSize())[0])
-	C.rung_mat(s.id, c)
+	taskAt(s, a, C.RUNG_TASK_mat, unsafe.Offsetof(c.part), &c)
 }

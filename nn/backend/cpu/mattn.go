@@ -6,6 +6,8 @@ package cpu
 import "C"
 
 import (
+	"unsafe"
+
 	"rung/nn/backend/host"
 )
 
@@ -69,10 +71,11 @@ func (s isa) matTN() host.Kernel[float32] {
 					g := s.tnGrid(a)
 					return g.down * g.across * g.units * g.parts
 				},
-				RunAs: func(a *args, worker, lo, hi int) {
+				Part: func(*args) int { return 4 * s.packedSize() },
+				Record: func(a *args, lo, hi int) {
 					g := s.tnGrid(a)
 					for t := lo; t < hi; t++ {
-						s.tileTN(a, worker, g, t)
+						s.tileTN(a, g, t)
 					}
 				},
 			},
@@ -83,15 +86,15 @@ func (s isa) matTN() host.Kernel[float32] {
 					}
 					return a.Dst[0].Rows
 				},
-				Grain: func(*args) int { return 8 },
-				RunAs: func(a *args, _, lo, hi int) { s.addParts(a, lo, hi) },
+				Grain:  func(*args) int { return 8 },
+				Record: s.addParts,
 			},
 		},
 	}
 }
 
 // tileTN computes tile t of one unit, or of one part of the rows.
-func (s isa) tileTN(a *args, worker int, g tnGrid, t int) {
+func (s isa) tileTN(a *args, g tnGrid, t int) {
 	dy, x := a.Src[0], a.Src[1]
 	o, i, rest := t%g.down*g.o, t/g.down%g.across*g.i, t/(g.down*g.across)
 	unit, p := rest/g.parts, rest%g.parts
@@ -104,13 +107,12 @@ func (s isa) tileTN(a *args, worker int, g tnGrid, t int) {
 	}
 	c := C.struct_mat_tn{
 		dw: at(dw, o, i), lddw: C.long(dw.Ld), lddy: C.long(dy.Ld), ldx: C.long(x.Ld),
-		packed: (*C.float)(&part(a, worker, s.packedSize())[0]),
-		m:      C.long(min(g.o, dw.Rows-o)), n: C.long(min(g.i, dw.Cols-i)), rows: C.long(to - from), acc: flag(acc),
+		m: C.long(min(g.o, dw.Rows-o)), n: C.long(min(g.i, dw.Cols-i)), rows: C.long(to - from), acc: flag(acc),
 	}
 	if to > from { // the first row of an empty unit may be the capacity
 		c.dy, c.x = at(dy, from, o), at(x, from, i)
 	}
-	C.rung_mat_tn(s.id, c)
+	taskAt(s, a, C.RUNG_TASK_mat_tn, unsafe.Offsetof(c.packed), &c)
 }
 
 // partTN is the sum of part p of the rows, in scratch.
@@ -128,7 +130,7 @@ func (s isa) addParts(a *args, lo, hi int) {
 		if a.Out[0].Acc {
 			old = at(dw, r, 0)
 		}
-		C.rung_add_parts(s.id, C.struct_add_parts{
+		task(s, a, C.RUNG_TASK_add_parts, &C.struct_add_parts{
 			y: at(dw, r, 0), old: old, x: at(s.partTN(a, 0), r, 0),
 			n: C.long(dw.Cols), parts: C.long(parts), stride: C.long(dw.Rows * dw.Cols),
 		})

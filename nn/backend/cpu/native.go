@@ -10,6 +10,10 @@ package cpu
 import "C"
 
 import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
 	"golang.org/x/sys/cpu"
 
 	"rung/nn/backend"
@@ -34,18 +38,18 @@ func native() (isas []string) {
 
 // An isa is an instruction set, and the block of a matrix that its registers hold.
 type isa struct {
-	id     C.int
-	mr, nr int // rows and columns of a block
-	kt     int // rows that a weight's gradient packs at a time
+	version int // added to the number of a kernel
+	mr, nr  int // rows and columns of a block
+	kt      int // rows that a weight's gradient packs at a time
 }
 
 var (
-	avx2   = isa{C.RUNG_AVX2, 6, 16, 256}
-	avx512 = isa{C.RUNG_AVX512, 14, 32, 256}
+	avx2   = isa{0, 6, 16, 256}
+	avx512 = isa{1, 14, 32, 256}
 )
 
-// install replaces the kernels that this package has.
-func install(t *host.Kernels[float32], name string) {
+// install replaces the kernels that this package has, and gives the pool who runs them.
+func install(p *host.Pool, t *host.Kernels[float32], name string) error {
 	s := avx2
 	if name == "avx512" {
 		s = avx512
@@ -58,6 +62,7 @@ func install(t *host.Kernels[float32], name string) {
 	s.installElements(t)
 	s.installRows(t)
 	s.installUpdates(t)
+	return p.Engage(hire)
 }
 
 // at is the address of an element, nil of a matrix that is not there.
@@ -71,19 +76,52 @@ func at(m mat, i, j int) *C.float {
 // byRows is a kernel of one phase over the rows of result 0, about work elements at a time.
 func byRows(run func(a *args, lo, hi int)) host.Kernel[float32] {
 	return host.Kernel[float32]{Phases: []host.Phase[float32]{{
-		N:     func(a *args) int { return a.Dst[0].Rows },
-		Grain: func(a *args) int { return max(1, work/max(1, a.Out[0].Cols)) },
-		Run:   run,
+		N:      func(a *args) int { return a.Dst[0].Rows },
+		Grain:  func(a *args) int { return max(1, work/max(1, a.Out[0].Cols)) },
+		Record: run,
 	}}}
+}
+
+// task records a call of a kernel.
+func task[T any](s isa, a *args, kernel int, arg *T) { taskAt(s, a, kernel, 0, arg) }
+
+// taskAt records a call of a kernel; slot is the offset of the field of its argument that gets the address of
+// the worker's scratch.
+func taskAt[T any](s isa, a *args, kernel int, slot uintptr, arg *T) {
+	a.Tasks.Add(kernel+s.version, int(slot), unsafe.Pointer(arg), unsafe.Sizeof(*arg))
+}
+
+// A crew is a team of threads.
+type crew struct{ team *C.struct_team }
+
+// hire starts the threads of a crew. They look for work between kernels if there is a core for each.
+func hire(workers int) (host.Crew, error) {
+	t := C.rung_team_new(C.int(workers), flag(workers <= runtime.NumCPU()))
+	if t == nil {
+		return nil, fmt.Errorf("cpu: no memory for %d workers", workers)
+	}
+	return crew{t}, nil
+}
+
+func (c crew) Do(words []uint64, starts []uint32, scratch []byte, part int) {
+	C.rung_team_do(c.team, jobOf(words, starts, scratch, part))
+}
+
+func (c crew) Alone(words []uint64, starts []uint32, scratch []byte) {
+	C.rung_do_alone(jobOf(words, starts, scratch, 0))
+}
+
+func (c crew) Close() { C.rung_team_free(c.team) }
+
+func jobOf(words []uint64, starts []uint32, scratch []byte, part int) C.struct_job {
+	return C.struct_job{
+		tasks: (*C.uint64_t)(&words[0]), starts: (*C.uint32_t)(&starts[0]), scratch: (*C.char)(unsafe.Pointer(unsafe.SliceData(scratch))),
+		pieces: C.long(len(starts) - 1), stride: C.long(part),
+	}
 }
 
 // work is the elements of a piece: a call into C and the hand-over of work are small beside it.
 const work = 1 << 14
-
-// part is worker's part of the scratch: n floats.
-func part(a *args, worker, n int) []float32 {
-	return host.Elements[float32](a.Scratch)[worker*n : (worker+1)*n]
-}
 
 func up(n, to int) int   { return (n + to - 1) / to * to }
 func ceil(n, by int) int { return (n + by - 1) / by }

@@ -6,4 +6,4 @@ import "rung/nn/backend/host"
 
 func native() []string { return nil }
 
-func install(*host.Kernels[float32], string) {}
+func install(*host.Pool, *host.Kernels[float32], string) error { return nil }

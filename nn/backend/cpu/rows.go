@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"fmt"
+	"unsafe"
 
 	"rung/nn/backend"
 	"rung/nn/backend/host"
@@ -31,17 +32,18 @@ func (s isa) norm() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * a.In[0].Cols },
 		Phases: []host.Phase[float32]{{
-			N:     func(a *args) int { return a.Src[0].Rows },
-			Grain: func(a *args) int { return max(1, work/a.In[0].Cols) },
-			RunAs: func(a *args, worker, lo, hi int) { s.normRows(a, part(a, worker, a.In[0].Cols), lo, hi) },
+			N:      func(a *args) int { return a.Src[0].Rows },
+			Grain:  func(a *args) int { return max(1, work/a.In[0].Cols) },
+			Part:   func(a *args) int { return 4 * a.In[0].Cols },
+			Record: s.normRows,
 		}},
 	}
 }
 
-func (s isa) normRows(a *args, row []float32, lo, hi int) {
+func (s isa) normRows(a *args, lo, hi int) {
 	y, mean, rstd, sum, x, res := a.Dst[0], a.Dst[1], a.Dst[2], a.Dst[3], a.Src[0], a.Src[1]
-	C.rung_norm(s.id, C.struct_norm{
-		y: at(y, lo, 0), mean: at(mean, lo, 0), rstd: at(rstd, lo, 0), sum: at(sum, lo, 0), row: (*C.float)(&row[0]),
+	taskAt(s, a, C.RUNG_TASK_norm, unsafe.Offsetof(C.struct_norm{}.row), &C.struct_norm{
+		y: at(y, lo, 0), mean: at(mean, lo, 0), rstd: at(rstd, lo, 0), sum: at(sum, lo, 0),
 		x: at(x, lo, 0), res: at(res, lo, 0), g: at(a.Src[2], 0, 0), b: at(a.Src[3], 0, 0),
 		rows: C.long(hi - lo), cols: C.long(x.Cols), ldy: C.long(y.Ld), ldmean: C.long(mean.Ld), ldrstd: C.long(rstd.Ld),
 		ldsum: C.long(sum.Ld), ldx: C.long(x.Ld), ldres: C.long(res.Ld), eps: C.double(a.F[0]),
@@ -50,7 +52,7 @@ func (s isa) normRows(a *args, row []float32, lo, hi int) {
 
 func (s isa) normDX(a *args, lo, hi int) {
 	dx, x, mean, rstd, dy := a.Dst[0], a.Src[0], a.Src[1], a.Src[2], a.Src[4]
-	C.rung_norm_dx(s.id, C.struct_norm_dx{
+	task(s, a, C.RUNG_TASK_norm_dx, &C.struct_norm_dx{
 		dx: at(dx, lo, 0), s: at(x, lo, 0), mean: at(mean, lo, 0), rstd: at(rstd, lo, 0), g: at(a.Src[3], 0, 0), dy: at(dy, lo, 0),
 		rows: C.long(hi - lo), cols: C.long(dx.Cols), lddx: C.long(dx.Ld), lds: C.long(x.Ld),
 		ldmean: C.long(mean.Ld), ldrstd: C.long(rstd.Ld), lddy: C.long(dy.Ld), acc: flag(a.Out[0].Acc),
@@ -88,7 +90,7 @@ func (s isa) columnSums(n, in int, run func(a *args, lo, hi int, x, y mat)) host
 					}
 					return ceil(a.Src[in].Rows, sumRows)
 				},
-				Run: func(a *args, lo, hi int) {
+				Record: func(a *args, lo, hi int) {
 					seg := segments(a)
 					for p := lo; p < hi; p++ {
 						if !seg.ByUnit() {
@@ -118,7 +120,7 @@ func (s isa) columnSums(n, in int, run func(a *args, lo, hi int, x, y mat)) host
 					}
 					return n
 				},
-				Run: func(a *args, lo, hi int) {
+				Record: func(a *args, lo, hi int) {
 					for k := lo; k < hi; k++ {
 						if !a.Out[k].Dead() {
 							s.addSums(a, k, ceil(a.Src[in].Rows, sumRows), partial(a, k, 0))
@@ -143,7 +145,7 @@ func (s isa) addSums(a *args, k, parts int, first mat) {
 		}
 		return
 	}
-	C.rung_add_parts(s.id, C.struct_add_parts{
+	task(s, a, C.RUNG_TASK_add_parts, &C.struct_add_parts{
 		y: at(out, 0, 0), old: old, x: at(first, 0, 0), n: C.long(out.Cols), parts: C.long(parts), stride: C.long(first.Cols),
 	})
 }
@@ -165,7 +167,7 @@ func (s isa) normSums(a *args, lo, hi int, dg, db mat) {
 	if lo < hi {
 		c.dy, c.s, c.mean, c.rstd = at(dy, lo, 0), at(x, lo, 0), at(mean, lo, 0), at(rstd, lo, 0)
 	}
-	C.rung_column_sums(s.id, c)
+	task(s, a, C.RUNG_TASK_column_sums, &c)
 }
 
 // sums is the sum of rows lo to hi.
@@ -175,7 +177,7 @@ func (s isa) sums(a *args, lo, hi int, db mat) {
 	if lo < hi {
 		c.dy = at(dy, lo, 0)
 	}
-	C.rung_column_sums(s.id, c)
+	task(s, a, C.RUNG_TASK_column_sums, &c)
 }
 
 // inTable panics if an id is none: the executor makes that the error of the call.
@@ -200,7 +202,7 @@ func (s isa) embed(a *args, lo, hi int) {
 		inTable(a, "type", a.Int[2][lo:hi], t.Rows)
 		c.types = ints(a.Int[2], lo)
 	}
-	C.rung_embed(s.id, c)
+	task(s, a, C.RUNG_TASK_embed, &c)
 }
 
 func ints(x []int32, i int) *C.int32_t { return (*C.int32_t)(&x[i]) }
@@ -232,7 +234,7 @@ func (s isa) embedGrad() host.Kernel[float32] {
 		},
 		{
 			N: func(a *args) int { return ceil(a.Out[0].Cols, embedCols) },
-			Run: func(a *args, lo, hi int) {
+			Record: func(a *args, lo, hi int) {
 				dy, j, end := a.Src[1], lo*embedCols, min(hi*embedCols, a.Out[0].Cols)
 				seg := a.Segments(0, a.In[1].Axis, dy.Rows)
 				for u := range seg.N {
@@ -241,7 +243,7 @@ func (s isa) embedGrad() host.Kernel[float32] {
 						continue
 					}
 					inTable(a, "id", a.Int[0][from:to], out.Rows)
-					C.rung_embed_grad(s.id, C.struct_embed_grad{
+					task(s, a, C.RUNG_TASK_embed_grad, &C.struct_embed_grad{
 						table: at(out, 0, j), dy: at(dy, from, j), ids: ints(a.Int[0], from),
 						rows: C.long(to - from), cols: C.long(end - j), ldtable: C.long(out.Ld), lddy: C.long(dy.Ld),
 					})
@@ -254,8 +256,8 @@ func (s isa) embedGrad() host.Kernel[float32] {
 // bySequences is a kernel of one phase over the sequences that offsets, input in, describe.
 func bySequences(in int, run func(a *args, lo, hi int)) host.Kernel[float32] {
 	return host.Kernel[float32]{Phases: []host.Phase[float32]{{
-		N:   func(a *args) int { return min(a.In[in].Cols-1, a.S.Count[backend.Seq]) },
-		Run: run,
+		N:      func(a *args) int { return min(a.In[in].Cols-1, a.S.Count[backend.Seq]) },
+		Record: run,
 	}}}
 }
 
@@ -267,7 +269,7 @@ func (s isa) mean(a *args, lo, hi int) {
 			clear(y.Row(n))
 			continue
 		}
-		C.rung_sum_rows(s.id, C.struct_sum_rows{
+		task(s, a, C.RUNG_TASK_sum_rows, &C.struct_sum_rows{
 			y: at(y, n, 0), x: at(x, from, 0), rows: C.long(to - from), cols: C.long(x.Cols), ldx: C.long(x.Ld), f: 1 / C.float(to-from),
 		})
 	}
@@ -280,7 +282,7 @@ func (s isa) meanGrad(a *args, lo, hi int) {
 		if from == to {
 			continue
 		}
-		C.rung_elements(s.id, C.struct_elements{ // the row of dy, again and again
+		task(s, a, C.RUNG_TASK_elements, &C.struct_elements{ // the row of dy, again and again
 			y: at(dx, from, 0), ldy: C.long(dx.Ld), a: at(dy, n, 0), rows: C.long(to - from), cols: C.long(dx.Cols),
 			how: C.RUNG_SCALE, f: 1 / C.float(to-from),
 		})
@@ -295,7 +297,7 @@ func (s isa) max() host.Kernel[float32] {
 		N: func(a *args) int {
 			return min(a.In[1].Cols-1, a.S.Count[backend.Seq]) * ceil(a.In[0].Cols, maxCols)
 		},
-		Run: func(a *args, lo, hi int) {
+		Record: func(a *args, lo, hi int) {
 			y, where, x, offs := a.Dst[0], a.Dst[1], a.Src[0], a.Int[1]
 			pieces := ceil(x.Cols, maxCols)
 			for p := lo; p < hi; p++ {
@@ -309,7 +311,7 @@ func (s isa) max() host.Kernel[float32] {
 					}
 					continue
 				}
-				C.rung_max_rows(s.id, C.struct_max_rows{
+				task(s, a, C.RUNG_TASK_max_rows, &C.struct_max_rows{
 					y: at(y, n, j), at: at(where, n, j), x: at(x, from, j), rows: C.long(to - from), cols: C.long(cols), ldx: C.long(x.Ld),
 				})
 			}
@@ -324,7 +326,7 @@ func (s isa) maxGrad(a *args, lo, hi int) {
 		if from == to {
 			continue
 		}
-		C.rung_max_grad(s.id, C.struct_max_grad{
+		task(s, a, C.RUNG_TASK_max_grad, &C.struct_max_grad{
 			dx: at(dx, from, 0), dy: at(dy, n, 0), at: at(where, n, 0), rows: C.long(to - from), cols: C.long(dx.Cols), lddx: C.long(dx.Ld),
 		})
 	}

@@ -56,20 +56,29 @@ void FN(elements)(const struct elements *x) {
 	}
 }
 
-// dropout is one row: element j of it is number first+j of its sequence.
-void FN(dropout)(const struct dropout *x) {
+// drop_row is one row: element j of it is number first+j of its sequence.
+static void drop_row(float *to, const float *from, long cols, uint32_t first, const struct drop *d, int acc) {
 	float keep[DRAW + VL];
-	long skip = x->first & 3; // a draw begins at a multiple of 4
-	for (long j = 0; j < x->cols;) {
-		draw(keep, &x->drop, x->first + (uint32_t)j - (uint32_t)skip);
-		long n = least(DRAW - skip, x->cols - j);
+	long skip = first & 3; // a draw begins at a multiple of 4
+	for (long j = 0; j < cols;) {
+		draw(keep, d, first + (uint32_t)j - (uint32_t)skip);
+		long n = least(DRAW - skip, cols - j);
 		for (long v = 0; v < n; v += VL) {
-			vf y = vmul(vloadn(x->x + j + v, n - v), vload(keep + skip + v));
-			if (x->acc) y = vadd(y, vloadn(x->y + j + v, n - v));
-			vstoren(x->y + j + v, y, n - v);
+			vf y = vmul(vloadn(from + j + v, n - v), vload(keep + skip + v));
+			if (acc) y = vadd(y, vloadn(to + j + v, n - v));
+			vstoren(to + j + v, y, n - v);
 		}
 		j += n;
 		skip = 0;
+	}
+}
+
+void FN(dropout)(const struct dropout *x) {
+	for (long i = 0; i < x->rows; i++) {
+		struct drop d = x->drop;
+		d.key = (uint32_t)x->keys[x->seqs ? x->seqs[i] : x->row + i];
+		uint32_t first = x->seqs ? (uint32_t)x->pos[i] * (uint32_t)x->cols : 0;
+		drop_row(x->y + i * x->ldy, x->x + i * x->ldx, x->cols, first, &d, x->acc);
 	}
 }
 

@@ -18,7 +18,7 @@ func (s isa) installUpdates(t *host.Kernels[float32]) {
 		return host.Kernel[float32]{Phases: []host.Phase[float32]{{
 			N:     func(a *args) int { return a.Out[0].Cols },
 			Grain: func(*args) int { return work },
-			Run: func(a *args, lo, hi int) {
+			Record: func(a *args, lo, hi int) {
 				if f := a.Src[1].D[0]; f == f { // NaN: the update changes nothing
 					run(a, lo, hi)
 				}
@@ -46,11 +46,11 @@ func (s isa) adamW(a *args, lo, hi int) {
 	} else {
 		c.shrink = C.float(1 - lr*decay)
 	}
-	C.rung_adamw(s.id, c)
+	task(s, a, C.RUNG_TASK_adamw, &c)
 }
 
 func (s isa) sgd(a *args, lo, hi int) {
-	C.rung_sgd(s.id, C.struct_sgd{
+	task(s, a, C.RUNG_TASK_sgd, &C.struct_sgd{
 		w: at(a.Dst[0], 0, lo), m: at(a.Dst[1], 0, lo), g: at(a.Src[0], 0, lo), n: C.long(hi - lo),
 		f: C.float(a.Src[1].D[0]), momentum: C.float(a.F[0]), decay: C.float(a.F[3]), lr: C.float(a.S.LR[a.I[0]]),
 		nesterov: flag(a.I[1] == 1),
@@ -72,14 +72,14 @@ func (s isa) sumSq() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 8 * tiles(a) },
 		Phases: []host.Phase[float32]{
-			{N: tiles, Run: func(a *args, lo, hi int) {
+			{N: tiles, Record: func(a *args, lo, hi int) {
 				sums, t := host.Elements[float64](a.Scratch), 0
 				for _, g := range a.Src {
 					size := g.Rows * g.Cols
 					n := ceil(size, squareTile)
 					for k := max(lo-t, 0); k < min(hi-t, n); k++ {
 						from := k * squareTile
-						C.rung_squares(s.id, C.struct_squares{
+						task(s, a, C.RUNG_TASK_squares, &C.struct_squares{
 							x: at(g, 0, 0), from: C.long(from), n: C.long(min(squareTile, size-from)), cols: C.long(g.Cols), ld: C.long(g.Ld),
 							sum: (*C.double)(&sums[t+k]),
 						})

@@ -11,9 +11,9 @@ import (
 // Those of weights that have a version are kept, one copy for all programs of a backend, and made
 // again when the version changes; others are made in scratch at each launch.
 type Forms[F Float] struct {
-	Size func(a *Args[F], i int) int // elements of the form of input i, at its capacity; 0: none
-	N    func(a *Args[F], i int) int // pieces of it, on all workers
-	Pack func(a *Args[F], i, lo, hi int)
+	Size func(a *Args[F], i int) int     // elements of the form of input i, at its capacity; 0: none
+	N    func(a *Args[F], i int) int     // pieces of it, on all workers
+	Pack func(a *Args[F], i, lo, hi int) // adds the tasks of pieces
 }
 
 // copied is the form of an input of a call: shared, or in the call's scratch.
@@ -137,8 +137,12 @@ func (c *copied[F]) refresh(e *exec[F]) error {
 }
 
 func (c *copied[F]) make(e *exec[F]) error {
-	e.input = c.input
-	return e.be.pool.Do(e.be.kernels[e.a.Op].Forms.N(e.a, c.input), 1, e.pack)
+	forms := e.be.kernels[e.a.Op].Forms
+	err := e.record(forms.N(e.a, c.input), 1, func(a *Args[F], lo, hi int) { forms.Pack(a, c.input, lo, hi) })
+	if err == nil {
+		e.be.pool.do(&e.tasks, nil, 0)
+	}
+	return err
 }
 
 // aligned rounds a size up to whole cache lines.

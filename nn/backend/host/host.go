@@ -36,6 +36,7 @@ type Args[F Float] struct {
 	S        *backend.Scalars
 	Form     [][]F  // of In, where the kernel asked for a copy in an order of its own
 	Scratch  []byte // what the kernel asked for, 64-byte aligned; shared by its phases and workers
+	Tasks    *Tasks // of the phase that is being recorded
 	Workers  int
 
 	units  [backend.NumAxes][]int32
@@ -49,6 +50,11 @@ type Phase[F Float] struct {
 	Grain func(a *Args[F]) int // nil: 1
 	Run   func(a *Args[F], lo, hi int)
 	RunAs func(a *Args[F], worker, lo, hi int) // instead of Run, for scratch that each worker has its part of
+
+	// Record, instead of Run, adds to Tasks what there is to do. It may do what takes no time at once. Part is
+	// the bytes of scratch of each worker, the first worker's first; nil: none.
+	Record func(a *Args[F], lo, hi int)
+	Part   func(a *Args[F]) int
 }
 
 // A Kernel is phases, one after another.
@@ -140,7 +146,6 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 			p.Run(e.a, lo, hi)
 		}
 	}
-	e.pack = func(_, lo, hi int) { e.be.kernels[e.a.Op].Forms.Pack(e.a, e.input, lo, hi) }
 	scratch := 0
 	for i := range calls {
 		n, err := e.encode(i, &calls[i], bind)
@@ -206,6 +211,7 @@ func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch 
 		return 0, fmt.Errorf("%s needs a kernel %v, which this backend has not", c.Node, c.Op)
 	}
 	a, kernel := &e.args[i], &e.be.kernels[c.Op]
+	a.Tasks = &e.tasks
 	a.Call, a.Workers, a.stride = c, e.be.pool.Workers(), bind.PerUnit
 	a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
 	a.Int, a.Version = make([][]int32, len(c.In)), make([]*uint64, len(c.In))
@@ -278,10 +284,10 @@ type exec[F Float] struct {
 	trace   backend.Trace
 
 	// The piece of work at hand: one closure serves all, so that a launch allocates nothing.
-	a         *Args[F]
-	phase     *Phase[F]
-	input     int
-	run, pack func(worker, lo, hi int)
+	a     *Args[F]
+	phase *Phase[F]
+	run   func(worker, lo, hi int)
+	tasks Tasks
 }
 
 // Launch runs the calls.
@@ -328,6 +334,17 @@ func (e *exec[F]) call(i int) error {
 		grain := 1
 		if p.Grain != nil {
 			grain = p.Grain(a)
+		}
+		if p.Record != nil {
+			part := 0
+			if p.Part != nil {
+				part = p.Part(a)
+			}
+			if err := e.record(p.N(a), grain, p.Record); err != nil {
+				return err
+			}
+			e.be.pool.do(&e.tasks, a.Scratch, part)
+			continue
 		}
 		e.phase = p
 		if err := e.be.pool.Do(p.N(a), grain, e.run); err != nil {

@@ -14,14 +14,13 @@ import (
 // caches in the next. One that has done its share takes of the others', so that a worker whose core is
 // taken away holds nobody up; who computes a piece never changes what it computes.
 //
-// Idle workers sleep. Looking for work instead saves the hundred microseconds that waking takes on some
-// machines, but a goroutine that looks keeps the Go scheduler's last processor from one that returns from C,
-// and steps got slower.
+// Kernels that are not in Go have a Crew instead.
 type Pool struct {
 	workers int
 	wake    []chan *job
 	busy    sync.Mutex // one parallel section at a time
 	job     job        // that section
+	crew    Crew
 }
 
 type job struct {
@@ -62,32 +61,20 @@ func NewPool(workers int) *Pool {
 
 var shared struct {
 	sync.Mutex
-	pools  map[int]*Pool
-	raised int // what GOMAXPROCS was set to
+	pools map[int]*Pool
 }
 
 // SharedPool returns the pool of the process: as many workers as GOMAXPROCS says, which Go sets by
 // the cgroup's CPU limit. It lives as long as the process.
-//
-// It raises GOMAXPROCS by one. Kernels in C hold a processor of the Go scheduler much longer than the
-// 20 microseconds after which it is taken from them if none is idle; the scheduler then looks for other
-// work on a thread of its own, again and again, on a core that the kernels need: a fifth of their time.
 func SharedPool() *Pool {
 	shared.Lock()
 	defer shared.Unlock()
 	n := runtime.GOMAXPROCS(0)
-	if n == shared.raised {
-		n--
-	}
 	if shared.pools == nil {
 		shared.pools = map[int]*Pool{}
 	}
 	if shared.pools[n] == nil {
 		shared.pools[n] = NewPool(n)
-	}
-	if n > 1 {
-		shared.raised = n + 1
-		runtime.GOMAXPROCS(shared.raised)
 	}
 	return shared.pools[n]
 }
@@ -99,6 +86,9 @@ func (p *Pool) Workers() int { return p.workers }
 func (p *Pool) Close() {
 	for _, ch := range p.wake {
 		close(ch)
+	}
+	if p.crew != nil {
+		p.crew.Close()
 	}
 }
 
