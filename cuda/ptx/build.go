@@ -58,6 +58,9 @@ type statement struct {
 	types  []string
 	vector int // 1, 2 or 4
 	args   []operand
+	guard  *operand
+	kind   kind   // of what changes the flow, else kindPlain
+	label  string // that a branch goes to
 }
 
 func (s *statement) has(mod string) bool { return slices.Contains(s.mods, mod) }
@@ -81,8 +84,8 @@ type builder struct {
 	k        *Kernel
 	err      error
 	scopes   []scope
-	labels   map[string]int // position in the code
-	branches map[int]string // label that an instruction goes to
+	list     []*statement
+	labels   map[string]int // position in the list
 	prefix   string         // of labels, in an expanded call
 	end      string         // where ret goes in an expanded call; "" in a kernel
 	calls    []string       // functions being expanded
@@ -104,7 +107,7 @@ func (b *builder) fail(format string, args ...any) {
 
 func (k *Kernel) compile(items []item) error {
 	b := &builder{
-		k: k, labels: map[string]int{}, branches: map[int]string{}, const32: map[uint32]int{}, const64: map[uint64]int{},
+		k: k, labels: map[string]int{}, const32: map[uint32]int{}, const64: map[uint64]int{},
 		special: map[string]int{}, symbol: map[symbolKey]int{}, sharedAt: map[*variable]int{}, granule: [2]uint{4, 4},
 	}
 	top := scope{regs: map[string]register{}, vars: map[string]*variable{}}
@@ -113,12 +116,11 @@ func (k *Kernel) compile(items []item) error {
 	}
 	b.scopes = []scope{top}
 	b.items(items)
-	for at, label := range b.branches {
-		to, ok := b.labels[label]
-		if !ok {
-			b.fail("ptx: line %d: no label %s", k.code[at].line, label)
-		}
-		k.code[at].target = int32(to)
+	if b.err == nil {
+		b.allocate()
+	}
+	if b.err == nil {
+		b.compile()
 	}
 	if b.err != nil {
 		return b.err
@@ -156,7 +158,7 @@ func (b *builder) items(items []item) {
 			if _, known := b.labels[name]; known {
 				b.fail("label %s stands twice", it.text)
 			}
-			b.labels[name] = len(b.k.code)
+			b.labels[name] = len(b.list)
 		case it.text == "" || strings.HasPrefix(it.text, ".pragma"):
 		case strings.HasPrefix(it.text, ".reg"):
 			b.registers(it.text)
@@ -165,10 +167,20 @@ func (b *builder) items(items []item) {
 		default:
 			b.statement(it)
 		}
-		if b.err != nil && !strings.HasPrefix(b.err.Error(), "ptx: ") {
-			b.err = fmt.Errorf("ptx: line %d: %q: %w", it.line, it.text, b.err)
-		}
+		b.locate(it.line, it.text)
 	}
+}
+
+// locate adds to an error where it is, unless it says so already.
+func (b *builder) locate(line int, text string) {
+	if b.err != nil && !strings.HasPrefix(b.err.Error(), "ptx: ") {
+		b.err = fmt.Errorf("ptx: line %d: %q: %w", line, text, b.err)
+	}
+}
+
+func (b *builder) failAt(s *statement, format string, args ...any) {
+	b.fail(format, args...)
+	b.locate(s.line, s.text)
 }
 
 // registers declares ".reg .f32 %f<8>" or ".reg .b16 low, high".
@@ -247,37 +259,31 @@ func (b *builder) lookup(name string) *variable {
 	return nil
 }
 
+// statement reads an instruction; calls are expanded at once.
 func (b *builder) statement(it item) {
 	s := &statement{text: it.text, line: it.line, vector: 1}
-	in := instruction{guard: -1, line: int32(it.line), text: it.text}
 	text := it.text
 	if text[0] == '@' {
 		guard, rest, _ := strings.Cut(text[1:], " ")
-		name := strings.TrimPrefix(guard, "!")
-		r, ok := b.register(name)
-		if !ok || r.class != cPred {
-			b.fail("no predicate %s", name)
+		o := b.operand(guard, false)
+		if b.err != nil || o.kind != opRegister || o.reg.class != cPred {
+			b.fail("no predicate %s", guard)
 			return
 		}
-		in.guard, in.negate, text = int32(r.row), guard != name, strings.TrimSpace(rest)
+		s.guard, text = &o, strings.TrimSpace(rest)
 	}
 	opcode, rest, _ := strings.Cut(text, " ")
-	parts := strings.Split(opcode, ".")
-	s.op = parts[0]
-	for _, p := range parts[1:] {
+	s.op, opcode, _ = strings.Cut(opcode, ".")
+	for part := range strings.SplitSeq(opcode, ".") {
 		switch {
-		case p == "v2" || p == "v4":
-			s.vector = int(p[1] - '0')
-		case typeSize(p) > 0:
-			s.types = append(s.types, p)
+		case part == "":
+		case part == "v2" || part == "v4":
+			s.vector = int(part[1] - '0')
+		case typeSize(part) > 0:
+			s.types = append(s.types, part)
 		default:
-			s.mods = append(s.mods, p)
+			s.mods = append(s.mods, part)
 		}
-	}
-	handler := handlerOf(s.op)
-	if handler == nil {
-		b.fail("unknown opcode %s", s.op)
-		return
 	}
 	names := s.op == "bra" || s.op == "call"
 	for _, o := range split(rest) {
@@ -286,8 +292,41 @@ func (b *builder) statement(it item) {
 	if b.err != nil {
 		return
 	}
-	handler(b, s, &in)
-	if in.kind != kindNone { // a call has been expanded
+	switch {
+	case s.op == "call":
+		b.call(s)
+		return
+	case s.op == "bra" && len(s.args) == 1:
+		s.kind, s.label = kindBranch, b.prefix+s.args[0].text
+	case s.op == "ret" && b.end != "": // of an expanded function
+		s.kind, s.label = kindBranch, b.end
+	case s.op == "ret" || s.op == "exit":
+		s.kind = kindExit
+	}
+	b.list = append(b.list, s)
+}
+
+// compile makes instructions of the statements, whose registers have their rows.
+func (b *builder) compile() {
+	b.k.code = make([]instruction, 0, len(b.list)+1)
+	for _, s := range b.list {
+		in := instruction{guard: -1, line: int32(s.line), text: s.text, kind: s.kind}
+		if s.guard != nil {
+			in.guard, in.negate = int32(s.guard.reg.row), s.guard.not
+		}
+		if s.kind == kindBranch {
+			in.target = int32(b.target(s))
+		}
+		f := handlerOf(s.op)
+		if f == nil {
+			b.fail("unknown opcode %s", s.op)
+		} else {
+			f(b, s, &in)
+		}
+		if b.err != nil {
+			b.locate(s.line, s.text)
+			return
+		}
 		b.k.code = append(b.k.code, in)
 	}
 }

@@ -72,8 +72,8 @@ func handlerOf(op string) handler {
 		return opReturn
 	case "trap", "brkpt":
 		return opTrap
-	case "call":
-		return opCall
+	case "__assertfail":
+		return opAssert
 	case "bar", "barrier":
 		return opBarrier
 	case "shfl":

@@ -96,7 +96,10 @@ func Parse(text string) (*Module, error) {
 
 // directive reads one item of a module; for a kernel it returns what compiles it.
 func (m *Module) directive(s *scanner) (compile func() error, err error) {
-	word := strings.Fields(s.text[s.pos:])[0]
+	word := s.text[s.pos:]
+	if end := strings.IndexAny(word, " \t\r\n"); end >= 0 {
+		word = word[:end]
+	}
 	switch word {
 	case ".version", ".target", ".address_size", ".file", ".loc":
 		text, err := s.until("\n")

@@ -106,8 +106,8 @@ func (b *builder) inPred(o operand) (index int, not bool) {
 	switch {
 	case o.kind == opRegister && o.reg.class == cPred:
 		return o.reg.row, o.not
-	case o.kind == opConstant && o.value.bits <= 1:
-		return b.falsePred(), o.value.bits == 1
+	case o.kind == opConstant:
+		return b.falsePred(), o.value.bits != 0
 	}
 	b.fail("%s is no predicate", o.text)
 	return 0, false

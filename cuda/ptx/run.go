@@ -11,7 +11,6 @@ type kind uint8
 
 const (
 	kindPlain kind = iota
-	kindNone       // nothing: a statement that left its own instructions
 	kindBranch
 	kindExit
 	kindBarrier    // of the block
