@@ -40,12 +40,12 @@ func (w *warp) global(lane int, address uint64, n int, a access) []byte {
 		s = find(w.b.segments, address)
 	}
 	if s.problem(address, uint64(n)) {
-		w.fault(lane, "%s %d bytes at %#x: %s", verb(a), n, address, s.reason(address, uint64(n)))
+		w.fault(lane, Address, "%s %d bytes at %#x: %s", verb(a), n, address, s.reason(address, uint64(n)))
 	}
 	w.seg = s
 	at := int(address - s.base)
 	if at&(n-1) != 0 {
-		w.fault(lane, "%s %d bytes at %#x, byte %d of %s: not aligned", verb(a), n, address, at, s.name)
+		w.fault(lane, Misaligned, "%s %d bytes at %#x, byte %d of %s: not aligned", verb(a), n, address, at, s.name)
 	}
 	w.lock(address)
 	g := w.b.k.granule[0]
@@ -55,12 +55,12 @@ func (w *warp) global(lane int, address uint64, n int, a access) []byte {
 		s.pages[at>>pageShift] = cells
 	}
 	if a != writes && !s.isWritten(at, n) {
-		w.fault(lane, "reads %d bytes at %#x, byte %d of %s, that nothing has written", n, address, at, s.name)
+		w.fault(lane, Unwritten, "reads %d bytes at %#x, byte %d of %s, that nothing has written", n, address, at, s.name)
 	}
 	in := at & (pageSize - 1)
 	for i := in >> g; i <= (in+n-1)>>g; i++ {
 		if problem := cells[i].touch(w, lane, w.b.first, a); problem != "" {
-			w.fault(lane, "%s %d bytes at %#x, byte %d of %s: %s", verb(a), n, address, at, s.name, problem)
+			w.fault(lane, Race, "%s %d bytes at %#x, byte %d of %s: %s", verb(a), n, address, at, s.name, problem)
 		}
 	}
 	if a == writes || a == atomics {
@@ -94,19 +94,19 @@ func verb(a access) string {
 func (w *warp) sharedBytes(lane int, at uint64, n int, a access) []byte {
 	b := w.b
 	if at&(uint64(n)-1) != 0 {
-		w.fault(lane, "%s %d bytes at byte %d of shared memory: not aligned", verb(a), n, at)
+		w.fault(lane, Misaligned, "%s %d bytes at byte %d of shared memory: not aligned", verb(a), n, at)
 	}
 	if size := uint64(len(b.shared)); uint64(n) > size || at > size-uint64(n) {
-		w.fault(lane, "%s bytes %d to %d of the block's %d bytes of shared memory", verb(a), int64(at), int64(at)+int64(n)-1, size)
+		w.fault(lane, Address, "%s bytes %d to %d of the block's %d bytes of shared memory", verb(a), int64(at), int64(at)+int64(n)-1, size)
 	}
 	g := b.k.granule[1]
 	for i := at >> g; i <= (at+uint64(n)-1)>>g; i++ {
 		c := &b.cells[i]
 		if a != writes && c.writeRun != b.run {
-			w.fault(lane, "reads byte %d of shared memory, that no thread has written", at)
+			w.fault(lane, Unwritten, "reads byte %d of shared memory, that no thread has written", at)
 		}
 		if problem := c.touch(w, lane, b.run, a); problem != "" {
-			w.fault(lane, "%s %d bytes at byte %d of shared memory: %s", verb(a), n, at, problem)
+			w.fault(lane, Race, "%s %d bytes at byte %d of shared memory: %s", verb(a), n, at, problem)
 		}
 	}
 	return b.shared[at : at+uint64(n)]
@@ -116,15 +116,15 @@ func (w *warp) sharedBytes(lane int, at uint64, n int, a access) []byte {
 func (w *warp) localBytes(lane int, at uint64, n int, a access) []byte {
 	size := uint64(w.b.k.localBytes)
 	if at&(uint64(n)-1) != 0 {
-		w.fault(lane, "%s %d bytes at byte %d of local memory: not aligned", verb(a), n, at)
+		w.fault(lane, Misaligned, "%s %d bytes at byte %d of local memory: not aligned", verb(a), n, at)
 	}
 	if uint64(n) > size || at > size-uint64(n) {
-		w.fault(lane, "%s bytes %d to %d of the thread's %d bytes of local memory", verb(a), int64(at), int64(at)+int64(n)-1, size)
+		w.fault(lane, Address, "%s bytes %d to %d of the thread's %d bytes of local memory", verb(a), int64(at), int64(at)+int64(n)-1, size)
 	}
 	at += uint64(lane) * size
 	for i := at; i < at+uint64(n); i++ {
 		if a == reads && !w.wrote[i] {
-			w.fault(lane, "reads byte %d of local memory, that the thread has not written", i-uint64(lane)*size)
+			w.fault(lane, Unwritten, "reads byte %d of local memory, that the thread has not written", i-uint64(lane)*size)
 		}
 		w.wrote[i] = w.wrote[i] || a != reads
 	}
@@ -141,7 +141,7 @@ func (w *warp) bytes(space string, lane int, address uint64, n int, a access) []
 	case space == "param":
 		p := w.b.params
 		if size := uint64(len(p)); uint64(n) > size || address > size-uint64(n) {
-			w.fault(lane, "reads bytes %d to %d of %d bytes of parameters", int64(address), int64(address)+int64(n)-1, size)
+			w.fault(lane, Address, "reads bytes %d to %d of %d bytes of parameters", int64(address), int64(address)+int64(n)-1, size)
 		}
 		return p[address : address+uint64(n)]
 	case space == "" && address&^windowMask == sharedWindow:

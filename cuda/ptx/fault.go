@@ -16,8 +16,25 @@ func (d Dim) place(i int) Dim {
 	return Dim{i % d.X, i / d.X % y, i / (d.X * y)}
 }
 
+// A Kind is what sort of thing is wrong.
+type Kind int
+
+// The kinds of faults.
+const (
+	Address    Kind = iota // outside an allocation, or freed
+	Misaligned             // not aligned to the access
+	Unwritten              // a read of what nothing has written
+	Race                   // unordered accesses, a cp.async under way among them
+	Deadlock               // threads wait for ever, or at different barriers
+	Collective             // lanes that an instruction of the warp needs take no part
+	Endless                // a block runs on and on
+	Assertion              // trap, or a failed assertion
+	Illegal                // operands that the instruction does not take
+)
+
 // A Fault is what a launch found wrong: at one instruction, in one thread.
 type Fault struct {
+	Kind        Kind
 	Kernel      string
 	Line        int    // of the PTX text, from 1
 	Instruction string // as it stands there
@@ -32,9 +49,9 @@ func (f *Fault) Error() string {
 }
 
 // fault ends the launch: the worker recovers the panic.
-func (w *warp) fault(lane int, format string, args ...any) {
+func (w *warp) fault(lane int, kind Kind, format string, args ...any) {
 	w.unlock()
-	f := &Fault{Kernel: w.b.k.Name, Block: w.b.index, Thread: w.thread(lane), Problem: fmt.Sprintf(format, args...)}
+	f := &Fault{Kind: kind, Kernel: w.b.k.Name, Block: w.b.index, Thread: w.thread(lane), Problem: fmt.Sprintf(format, args...)}
 	if int(w.pc) < len(w.b.k.code) {
 		in := &w.b.k.code[w.pc]
 		f.Line, f.Instruction = int(in.line), in.text

@@ -134,10 +134,10 @@ func (b *builder) asyncCopy(s *statement, in *instruction) {
 				from = 0
 			}
 			if from > n {
-				w.fault(l, "copies %d bytes of %d", from, n)
+				w.fault(l, Illegal, "copies %d bytes of %d", from, n)
 			}
 			if from > 0 && src[l]%uint64(n) != 0 {
-				w.fault(l, "reads %d bytes at %#x: not aligned", n, src[l])
+				w.fault(l, Misaligned, "reads %d bytes at %#x: not aligned", n, src[l])
 			}
 			for i := 0; i < from; { // what is not copied need not be there
 				step := n

@@ -13,12 +13,12 @@ func opReturn(b *builder, s *statement, _ *instruction) {
 
 func opTrap(b *builder, s *statement, in *instruction) {
 	b.allow(s)
-	in.run = func(w *warp, m uint32) { w.fault(lowest(m), "trap") }
+	in.run = func(w *warp, m uint32) { w.fault(lowest(m), Assertion, "trap") }
 }
 
 // opAssert stands for a call of the function that ends a failed assertion.
 func opAssert(_ *builder, _ *statement, in *instruction) {
-	in.run = func(w *warp, m uint32) { w.fault(lowest(m), "an assertion failed") }
+	in.run = func(w *warp, m uint32) { w.fault(lowest(m), Assertion, "an assertion failed") }
 }
 
 // opBarrier is bar.sync, bar.red and bar.warp.sync.

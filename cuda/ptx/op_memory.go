@@ -250,7 +250,7 @@ func opCvta(b *builder, s *statement, in *instruction) {
 			case !to:
 				out[l] = x[l] + window
 			case x[l]&^windowMask != window:
-				w.fault(l, "%#x is no generic address of space .%s", x[l], space)
+				w.fault(l, Address, "%#x is no generic address of space .%s", x[l], space)
 			default:
 				out[l] = x[l] - window
 			}

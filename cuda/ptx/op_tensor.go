@@ -49,7 +49,7 @@ func opLdmatrix(b *builder, s *statement, in *instruction) {
 // need fails where a lane of the warp takes no part.
 func (w *warp) need(m uint32) {
 	if m != allLanes {
-		w.fault(lowest(m), "only lanes %#x of the warp take part", m)
+		w.fault(lowest(m), Collective, "only lanes %#x of the warp take part", m)
 	}
 }
 

@@ -52,7 +52,7 @@ func opShuffle(b *builder, s *statement, in *instruction) {
 				j = l
 			}
 			if m>>j&1 == 0 {
-				w.fault(l, "reads a register of lane %d, which takes no part", j)
+				w.fault(l, Collective, "reads a register of lane %d, which takes no part", j)
 			}
 			w.r32[d][l] = v[j]
 			ok |= bit(in) << l

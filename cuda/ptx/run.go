@@ -171,7 +171,7 @@ func (w *warp) collect(in *instruction, lanes uint32) {
 			members = in.members(w, l)
 		}
 		if members>>l&1 == 0 {
-			w.fault(l, "the calling lane %d is not in its own mask %#x", l, members)
+			w.fault(l, Collective, "the calling lane %d is not in its own mask %#x", l, members)
 		}
 		group := members & lanes
 		if in.members != nil { // lanes with another mask are another group
@@ -242,7 +242,7 @@ func (b *block) execute() {
 		}
 		if b.steps > b.limit {
 			w := b.busy()
-			w.fault(bits.TrailingZeros32(w.live), "the block does not end: it has run %d instructions", b.steps)
+			w.fault(bits.TrailingZeros32(w.live), Endless, "the block does not end: it has run %d instructions", b.steps)
 		}
 		if !live {
 			return
@@ -305,7 +305,7 @@ func (b *block) release() bool {
 			}
 			if pc != at {
 				w.pc = pc
-				w.fault(bits.TrailingZeros32(m), "barrier divergence: this thread waits here, thread %s at line %d",
+				w.fault(bits.TrailingZeros32(m), Deadlock, "barrier divergence: this thread waits here, thread %s at line %d",
 					first.thread(bits.TrailingZeros32(first.live)), b.k.code[at].line)
 			}
 		}
@@ -371,5 +371,5 @@ func (b *block) deadlock() {
 			lane = l
 		}
 	}
-	last.fault(lane, "deadlock: %s", strings.Join(text, ", "))
+	last.fault(lane, Deadlock, "deadlock: %s", strings.Join(text, ", "))
 }
