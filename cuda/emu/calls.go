@@ -143,7 +143,10 @@ func emu_ctx_destroy(context C.CUcontext) C.CUresult {
 	return C.CUresult(get().CtxDestroy(handle(context)))
 }
 
-func handle[T any](p *T) model.Handle { return model.Handle(unsafe.Pointer(p)) }
+// handle is what keep stored.
+func handle[P C.CUcontext | C.CUstream | C.CUevent | C.CUmodule | C.CUfunction | C.CUgraph | C.CUgraphExec](p P) model.Handle {
+	return model.Handle(unsafe.Pointer(p))
+}
 
 //export emu_ctx_set_current
 func emu_ctx_set_current(context C.CUcontext) C.CUresult {
