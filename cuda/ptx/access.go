@@ -100,8 +100,12 @@ func (w *warp) sharedBytes(lane int, at uint64, n int, a access) []byte {
 		w.fault(lane, Address, "%s bytes %d to %d of the block's %d bytes of shared memory", verb(a), int64(at), int64(at)+int64(n)-1, size)
 	}
 	g := b.k.granule[1]
-	for i := at >> g; i <= (at+uint64(n)-1)>>g; i++ {
-		c := &b.cells[i]
+	cells := b.cells[at>>g : (at+uint64(n)-1)>>g+1]
+	for i := range cells {
+		c := &cells[i]
+		if a == reads && c.readAgain(w, lane) {
+			continue
+		}
 		if a != writes && c.writeRun != b.run {
 			w.fault(lane, Unwritten, "reads byte %d of shared memory, that no thread has written", at)
 		}
@@ -110,6 +114,31 @@ func (w *warp) sharedBytes(lane int, at uint64, n int, a access) []byte {
 		}
 	}
 	return b.shared[at : at+uint64(n)]
+}
+
+// readAgain notes a read of shared memory in the common case: an earlier epoch wrote, and this warp has read since.
+func (c *cell) readAgain(w *warp, lane int) bool {
+	b := w.b
+	if c.writeRun == b.run && c.writeEpoch != b.epoch && c.flags&flagPending == 0 &&
+		c.readRun == b.run && c.readEpoch == b.epoch && c.readWarp == uint8(w.id) && c.readWarpEpoch == w.epoch {
+		c.readLanes |= 1 << lane
+		return true
+	}
+	return false
+}
+
+// loadShared loads 4 bytes for each lane of a mask.
+func (w *warp) loadShared(d *row32, at *row64, m uint32) {
+	b := w.b
+	words := b.k.granule[1] == 2
+	for ; m != 0; m &= m - 1 {
+		l := lowest(m)
+		if a := at[l]; words && a&3 == 0 && a < uint64(len(b.shared))-3 && b.cells[a>>2].readAgain(w, l) {
+			d[l] = binary.LittleEndian.Uint32(b.shared[a:])
+			continue
+		}
+		d[l] = binary.LittleEndian.Uint32(w.sharedBytes(l, at[l], 4, reads))
+	}
 }
 
 // localBytes checks an access of n bytes to a thread's local memory.

@@ -82,7 +82,7 @@ func opLoad(b *builder, s *statement, in *instruction) {
 		}
 		return
 	}
-	if len(outs) == 1 && width == 4 && outs[0].bits == 32 && (space == "global" || space == "shared") {
+	if len(outs) == 1 && width == 4 && outs[0].bits == 32 && (space == "global" || space == "shared" && kind == reads) {
 		in.run = loadWords(a, outs[0].row, space == "global", kind)
 		return
 	}
@@ -106,13 +106,13 @@ func loadWords(a addressing, row int, global bool, kind access) func(w *warp, m 
 		var at row64
 		a.addresses(w, &at)
 		d := &w.r32[row]
+		if !global {
+			w.loadShared(d, &at, m)
+			return
+		}
 		for ; m != 0; m &= m - 1 {
 			l := lowest(m)
-			if global {
-				d[l] = uint32(load(w.global(l, at[l], 4, kind)))
-			} else {
-				d[l] = uint32(load(w.sharedBytes(l, at[l], 4, kind)))
-			}
+			d[l] = uint32(load(w.global(l, at[l], 4, kind)))
 		}
 		w.unlock()
 	}
