@@ -64,7 +64,7 @@ func ffma(d, a, b, c *row32) {
 	for i := range d {
 		x, y, z := f32(a[i]), f32(b[i]), f32(c[i])
 		s := float64(float64(x)*float64(y)) + float64(z)
-		if u := f64bits(s); u&(1<<29-1) != 1<<28 && u<<1 >= (1023-126)<<53 {
+		if u := f64bits(s); u&(1<<29-1) != 1<<28 && u<<1 >= (1023-126)<<53 || s == 0 {
 			d[i] = f32bits(float32(s))
 		} else {
 			d[i] = f32bits(fma32(x, y, z))
