@@ -105,7 +105,7 @@ func (b *builder) fail(format string, args ...any) {
 	}
 }
 
-func (k *Kernel) compile(items []item) error {
+func (k *Kernel) compile() error {
 	b := &builder{
 		k: k, labels: map[string]int{}, const32: map[uint32]int{}, const64: map[uint64]int{},
 		special: map[string]int{}, symbol: map[symbolKey]int{}, sharedAt: map[*variable]int{}, granule: [2]uint{4, 4},
@@ -115,7 +115,7 @@ func (k *Kernel) compile(items []item) error {
 		top.vars[v.name] = v
 	}
 	b.scopes = []scope{top}
-	b.items(items)
+	b.items(k.items)
 	if b.err == nil {
 		b.allocate()
 	}
@@ -129,7 +129,7 @@ func (k *Kernel) compile(items []item) error {
 	for _, c := range b.dynamic {
 		k.consts64 = append(k.consts64, constRow[uint64]{c.row, c.value + uint64(k.dynamicStart())})
 	}
-	k.code = append(k.code, instruction{kind: kindExit, guard: -1, line: int32(lastLine(items, k.firstLine)), text: "end"})
+	k.code = append(k.code, instruction{kind: kindExit, guard: -1, line: int32(lastLine(k.items, k.firstLine)), text: "end"})
 	return nil
 }
 

@@ -169,11 +169,23 @@ func (l *launch) prepare(c Config, args []any) error {
 	return nil
 }
 
+// What a register holds before it is written: a NaN, and no address.
+const (
+	poison32 = 0xffc0dead
+	poison64 = 0xfff8dead_dead0001
+)
+
 // fill makes the register file that a warp begins with.
 func (l *launch) fill(c Config, im image) {
 	k := l.k
 	t := registerFile{make([]row32, k.rows32), make([]row64, k.rows64)}
 	l.template = t
+	for i := range t.r32 {
+		set(&t.r32[i], poison32)
+	}
+	for i := range t.r64 {
+		set(&t.r64[i], poison64)
+	}
 	for _, r := range k.consts32 {
 		set(&t.r32[r.row], r.value)
 	}

@@ -38,6 +38,7 @@ type Kernel struct {
 	sharedBytes int // static
 	localBytes  int // a thread
 	firstLine   int
+	items       []item // its text
 	code        []instruction
 	rows32      int // of the register file, with constants and special registers
 	rows64      int
@@ -222,7 +223,7 @@ func (m *Module) function(s *scanner, head string, line int) (compile func() err
 		m.functions[f.name] = f
 		return nil, nil
 	}
-	k := &Kernel{Name: f.name, module: m, params: f.params, firstLine: line}
+	k := &Kernel{Name: f.name, module: m, params: f.params, firstLine: line, items: f.items}
 	if k.MaxThreads, err = maxThreads(rest); err != nil {
 		return nil, err
 	}
@@ -230,7 +231,7 @@ func (m *Module) function(s *scanner, head string, line int) (compile func() err
 		p.place(&k.paramBytes)
 	}
 	m.kernels[k.Name] = k
-	return func() error { return k.compile(f.items) }, nil
+	return k.compile, nil
 }
 
 // maxThreads reads the performance directives between a kernel's head and its body.

@@ -61,12 +61,12 @@ func TestCollectives(t *testing.T) {
 			}
 			return in[i+2]
 		},
-		isOdd + "vote.sync.ballot.b32 %r10, %p1, -1;":                                 func(int) uint32 { return odd },
-		isOdd + "vote.sync.any.pred %p2, !%p1, -1;\nselp.u32 %r10, 1, 0, %p2;":        func(int) uint32 { return bit(odd != allLanes) },
-		isOdd + "vote.sync.all.pred %p2, %p1, -1;\nselp.u32 %r10, 1, 0, %p2;":         func(int) uint32 { return 0 },
+		isOdd + "vote.sync.ballot.b32 %r10, %p1, -1;":                                func(int) uint32 { return odd },
+		isOdd + "vote.sync.any.pred %p2, !%p1, -1;\nselp.u32 %r10, 1, 0, %p2;":       func(int) uint32 { return bit(odd != allLanes) },
+		isOdd + "vote.sync.all.pred %p2, %p1, -1;\nselp.u32 %r10, 1, 0, %p2;":        func(int) uint32 { return 0 },
 		isOdd + "mov.u32 %r10, 0;\n@%p1 bra A;\nbra B;\nA: activemask.b32 %r10;\nB:": func(i int) uint32 { return odd & -(in[i] & 1) },
-		"redux.sync.add.u32 %r10, %r1, -1;":                                           func(int) uint32 { return sum },
-		"redux.sync.max.s32 %r10, %r1, -1;":                                           func(int) uint32 { return slices.Max(in[:]) },
+		"redux.sync.add.u32 %r10, %r1, -1;":                                          func(int) uint32 { return sum },
+		"redux.sync.max.s32 %r10, %r1, -1;":                                          func(int) uint32 { return slices.Max(in[:]) },
 		"redux.sync.xor.b32 %r10, %r1, -1;": func(int) uint32 {
 			var x uint32
 			for _, v := range in {
@@ -89,7 +89,7 @@ func TestCollectives(t *testing.T) {
 			}
 			return in[i^1] + 10
 		},
-		"bar.red.popc.u32 %r10, 0, %p0;": func(int) uint32 { return 0 },
+		"bar.red.popc.u32 %r10, 0, %p0;":                                  func(int) uint32 { return 0 },
 		isOdd + "bar.red.or.pred %p2, 0, %p1;\nselp.u32 %r10, 1, 0, %p2;": func(int) uint32 { return bit(odd != 0) },
 	} {
 		got := warpRun(t, code, in)
