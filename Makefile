@@ -6,7 +6,7 @@
 # make rename MODULE=host/path   moves the module to another name
 # make long     the tests that take minutes
 # make peers PYTHON=…   round trips through the Python libraries
-# Also: race, test-gpu, abi, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
+# Also: race, test-gpu, test-emu, abi, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
 
 # gorgonia.org/cu includes <cuda.h> and links -lcuda. It finds our declarations of the driver's ABI and an empty archive:
 # no CUDA toolkit, no driver is needed. The sum makes Go's build cache notice an edited header, which it does not see by
@@ -61,6 +61,11 @@ test-gpu: bin/staticcheck
 	$(GPU) bin/staticcheck -tags "$(TAGS)" ./cuda/...
 	$(GPU) go test -tags "$(TAGS)" -ldflags=-extldflags=-rdynamic ./cuda/...
 
+# The host's code on the emulator, which runs the committed PTX and checks every access
+test-emu:
+	$(GPU) go vet -tags "$(TAGS) gpuemu" ./cuda/...
+	$(GPU) GPU_DRIVER=emu go test -short -tags "$(TAGS) gpuemu" $$($(GPU) go list -tags "$(TAGS) gpuemu" ./cuda/... | grep -v /driver)
+
 env:
 	@echo 'export CGO_ENABLED=1'
 	@echo 'export CGO_CFLAGS="$(GPU_CFLAGS)"'
@@ -107,4 +112,4 @@ rename:
 clean:
 	rm -rf bin
 
-.PHONY: all cpu test long peers race test-gpu env abi lint fuzz ci rename clean
+.PHONY: all cpu test long peers race test-gpu test-emu env abi lint fuzz ci rename clean

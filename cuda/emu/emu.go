@@ -22,6 +22,7 @@ package emu
 
 import (
 	"fmt"
+	"iter"
 	"os"
 	"sync"
 
@@ -93,6 +94,12 @@ func Calls() map[string]int { return get().Calls() }
 
 // Kernels is how many kernels have run since the last Reset.
 func Kernels() int { return get().Kernels() }
+
+// Override lets another kernel run in place of those of a name, such as a mutant; nil takes it back.
+func Override(name string, k *ptx.Kernel) { get().Override(name, k) }
+
+// Coverage ranges over the kernels of the loaded modules, with the instructions that threads have executed.
+func Coverage() iter.Seq2[*ptx.Kernel, []ptx.Line] { return get().Coverage }
 
 // Unrun lists the instructions of the loaded modules' kernels that no thread has executed since the last Reset.
 func Unrun() []ptx.Line { return get().Unrun() }

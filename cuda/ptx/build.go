@@ -306,6 +306,12 @@ func (b *builder) statement(it item) {
 	b.list = append(b.list, s)
 }
 
+// untyped are the opcodes that have no type, or need not.
+var untyped = []string{
+	"bra", "ret", "exit", "trap", "brkpt", "bar", "barrier", "membar", "fence", "cp", "prefetch", "prefetchu", "nanosleep", "isspacep",
+	"discard", "__assertfail",
+}
+
 // compile makes instructions of the statements, whose registers have their rows.
 func (b *builder) compile() {
 	b.k.code = make([]instruction, 0, len(b.list)+1)
@@ -317,10 +323,12 @@ func (b *builder) compile() {
 		if s.kind == kindBranch {
 			in.target = int32(b.target(s))
 		}
-		f := handlerOf(s.op)
-		if f == nil {
+		switch f := handlerOf(s.op); {
+		case f == nil:
 			b.fail("unknown opcode %s", s.op)
-		} else {
+		case len(s.types) == 0 && !slices.Contains(untyped, s.op):
+			b.fail("no type")
+		default:
 			f(b, s, &in)
 		}
 		if b.err != nil {

@@ -212,7 +212,6 @@ func declaration(s string) (v variable, err error) {
 		v.align = each * lanes
 	}
 	if init != "" {
-		v.init = make([]byte, 0, v.size)
 		for _, text := range split(strings.NewReplacer("{", "", "}", "").Replace(init)) {
 			n, err := number(text)
 			if err != nil || len(v.init)+each > v.size {

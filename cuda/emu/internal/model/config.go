@@ -57,6 +57,7 @@ type Config struct {
 	Memory     int64  // bytes of each device
 	Version    int    // of CUDA, as 12040 for 12.4
 	Seed       uint64 // see ptx.Config
+	Limit      int64  // instructions of a block, see ptx.Config
 	Workers    int    // blocks of a kernel that run at the same time; 0: GOMAXPROCS
 
 	Fail       []Failure // calls that fail

@@ -2,6 +2,8 @@ package model
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +28,7 @@ type Driver struct {
 	faults   []error
 	modules  map[string]*ptx.Module // by their text: parsed once
 	coverage ptx.Coverage
+	override map[string]*ptx.Kernel // by name
 	began    time.Time
 	report   func(error)
 }
@@ -85,6 +88,36 @@ func (d *Driver) Kernels() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.kernels
+}
+
+// Override lets another kernel run in place of those of a name, from the next launch or graph on; nil takes it back.
+func (d *Driver) Override(name string, k *ptx.Kernel) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.override == nil {
+		d.override = map[string]*ptx.Kernel{}
+	}
+	d.override[name] = k
+}
+
+// Coverage gives each kernel of the loaded modules with the instructions that have run.
+func (d *Driver) Coverage(yield func(k *ptx.Kernel, ran []ptx.Line) bool) {
+	d.mu.Lock()
+	var all []*ptx.Kernel
+	for _, m := range d.modules {
+		for _, name := range m.Kernels() {
+			if k, err := m.Kernel(name); err == nil {
+				all = append(all, k)
+			}
+		}
+	}
+	d.mu.Unlock()
+	slices.SortFunc(all, func(a, b *ptx.Kernel) int { return strings.Compare(a.Name, b.Name) })
+	for _, k := range all {
+		if !yield(k, d.coverage.Ran(k)) {
+			return
+		}
+	}
 }
 
 // Unrun lists the instructions of all kernels of the loaded modules that have not run.

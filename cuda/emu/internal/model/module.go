@@ -259,8 +259,11 @@ func (d *Driver) kernel(c *context, k *ptx.Kernel, grid, block ptx.Dim, shared i
 		d.lost = d.config.LostResult
 		return d.lost
 	}
+	if other := d.override[k.Name]; other != nil {
+		k = other
+	}
 	err := k.Launch(c.device.memory, ptx.Config{
-		Grid: grid, Block: block, Shared: shared, Seed: d.config.Seed, Workers: d.config.Workers, Coverage: &d.coverage,
+		Grid: grid, Block: block, Shared: shared, Seed: d.config.Seed, Workers: d.config.Workers, Coverage: &d.coverage, Limit: d.config.Limit,
 	}, args...)
 	if err != nil {
 		d.fault(err)
