@@ -67,8 +67,8 @@ func (i Info) String() string {
 	return fmt.Sprintf("cuda:%d %s, capability %d.%d, %.1f GiB", i.Ordinal, i.Name, i.Capability/10, i.Capability%10, float64(i.Memory)/(1<<30))
 }
 
-// usable says why the kernels cannot run on the device.
-func (i Info) usable() error {
+// Usable says why the kernels cannot run on the device.
+func (i Info) Usable() error {
 	if i.Capability < least {
 		return fmt.Errorf("cuda: device %d (%s) has compute capability %d.%d; the kernels need %d.%d or later", i.Ordinal, i.Name, i.Capability/10, i.Capability%10, least/10, least%10)
 	}
@@ -151,7 +151,7 @@ func Open(ordinal int, p Precision) (*Backend, error) {
 	if p < FP32 || p > BF16 {
 		return nil, fmt.Errorf("cuda: no precision %d", p)
 	}
-	if err := all[ordinal].usable(); err != nil {
+	if err := all[ordinal].Usable(); err != nil {
 		return nil, err
 	}
 	b := &Backend{
@@ -190,7 +190,7 @@ func (b *Backend) Close() error {
 	return errors.Join(b.device.Wait(), b.device.Unpin(b.ring.b), b.device.Close())
 }
 
-// sources is the file of each kernel that is not in one of its own name.
+// source is the file that a kernel is in.
 func source(kernel string) (string, error) {
 	for _, k := range kernelFiles {
 		for _, name := range k.kernels {

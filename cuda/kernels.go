@@ -29,6 +29,7 @@ var kernelFiles = []struct {
 	{"update", []string{"sumsq_pieces", "sumsq", "clip", "adamw", "sgd", "adagrad"}},
 	{"attn", []string{"attn_32", "attn_64"}},
 	{"attn_grad", []string{"attn_dq_32", "attn_dq_64", "attn_dkv_32", "attn_dkv_64"}},
+	{"attn_tf32", []string{"attn_tf32_32", "attn_tf32_64", "attn_dq_tf32_32", "attn_dq_tf32_64", "attn_dkv_tf32_32", "attn_dkv_tf32_64"}},
 	{"attn_any", []string{"attn_any", "attn_dq_any", "attn_dkv_any"}},
 	{"gemm_fp32", []string{"fp32_nt_128", "fp32_nn_128", "fp32_tn_128", "fp32_nt_64", "fp32_nn_64", "fp32_tn_64"}},
 	{"gemm_tf32", []string{"tf32_nt_128", "tf32_nn_128", "tf32_tn_128", "tf32_nt_64", "tf32_nn_64", "tf32_tn_64"}},
@@ -257,6 +258,9 @@ func (e *encoder) attn(r *resolved) error {
 		return nil
 	}
 	shared := elem * (3*attnTile*(size+4) + attnTile*(attnTile+4))
+	if e.be.precision != FP32 {
+		shared = elem * 3 * attnTile * (size + 4)
+	}
 	e.attnTiles("attn", r, size, r.I[1] == 1, shared)
 	return nil
 }
@@ -268,6 +272,9 @@ func (e *encoder) attnGrad(r *resolved) error {
 	}
 	r.a.f[1] = 1 / math.Sqrt(float64(r.In[0].Cols/r.I[0]))
 	shared := elem * (4*attnTile*(size+4) + 2*attnTile*(attnTile+4) + 2*attnTile)
+	if e.be.precision != FP32 {
+		shared = elem * (4*attnTile*(size+4) + 2*attnTile)
+	}
 	if !r.Out[0].Dead() {
 		if size == 0 {
 			e.attnAny("attn_dq_any", r, r.In[0].Rows)
@@ -292,7 +299,11 @@ func (e *encoder) attnTiles(kernel string, r *resolved, size int, single bool, s
 	if single {
 		n = seqs
 	}
-	e.add(r.Node, launch{kernel: fmt.Sprintf("%s_%d", kernel, size), grid: [3]int{n, r.I[0], 1}, block: 256, shared: shared, args: &r.a})
+	block := 256
+	if e.be.precision != FP32 { // the tensor cores' tf32 serves bf16 too
+		kernel, block = kernel+"_tf32", 128
+	}
+	e.add(r.Node, launch{kernel: fmt.Sprintf("%s_%d", kernel, size), grid: [3]int{n, r.I[0], 1}, block: block, shared: shared, args: &r.a})
 }
 
 // attnAny launches a warp for each row and head.
