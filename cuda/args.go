@@ -52,13 +52,15 @@ type gemm struct {
 	stride                       int64
 	ldy, ldpre, ldgate           int32
 	rows, axis                   int32
-	m, most, splits              int32
-	acc, act, pairs              int32
+	total, most, splits          int32
+	acc, act, wide               int32
 	blocks, segments             int32
 	tile                         [17]int32
 	col, n                       [16]int32
 	bias                         [16]uint64
 	seg                          [32]segment
+	out, sum                     [16]uint64
+	m, ld, accs                  [16]int32
 }
 
 // piece is struct Piece.

@@ -18,6 +18,7 @@ type encoder struct {
 	table    []byte
 	most     int
 	updates  pending
+	group    group
 }
 
 // resolved is a call with its memory.
@@ -34,17 +35,20 @@ func (e *encoder) call(c *backend.Call) error {
 	if c.Op >= backend.NumOps || encoders[c.Op] == nil {
 		return fmt.Errorf("%s needs a kernel %v, which this backend has not", c.Node, c.Op)
 	}
-	if isUpdate(c.Op) {
-		r, err := e.resolve(c)
-		if err != nil {
+	joins := e.joins(c)
+	if !joins && !isUpdate(c.Op) {
+		if err := e.flush(); err != nil {
 			return err
 		}
-		return e.update(r)
 	}
-	e.flush()
 	r, err := e.resolve(c)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case joins:
+		return e.join(r)
+	case isUpdate(c.Op):
+		return e.update(r)
 	}
 	alive := false
 	for i := range r.Out {

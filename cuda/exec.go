@@ -35,8 +35,11 @@ func (b *Backend) Encode(calls []backend.Call, bind backend.Binding) (backend.Ex
 			return nil, fmt.Errorf("backend %s: %w", b.Name(), err)
 		}
 	}
-	e.flush()
-	x, err := e.finish(len(calls))
+	err := e.flush()
+	var x *exec
+	if err == nil {
+		x, err = e.finish(len(calls))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", b.Name(), err)
 	}

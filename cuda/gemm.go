@@ -40,8 +40,8 @@ func (e *encoder) launchOf(layout string, t tile, g *gemm) launch {
 // aligned reports that rows of m can be read 16 bytes at a time.
 func (m *mat) aligned() bool { return m.p%16 == 0 && (m.rows <= 1 || m.ld%4 == 0) }
 
-// paired reports that elements of m can be written two at a time, from even columns on.
-func (m *mat) paired() bool { return m.dead() || m.p%8 == 0 && (m.rows <= 1 || m.ld%2 == 0) }
+// fours reports that elements of m can be read and written four at a time, from every fourth column on.
+func (m *mat) fours() bool { return m.dead() || m.aligned() }
 
 func segmentOf(a, b *mat, k int32) segment {
 	s := segment{a: a.p, b: b.p, lda: a.ld, ldb: b.ld, k: k}
@@ -70,7 +70,7 @@ func (e *encoder) matNT(r *resolved) error {
 	for from := 0; from < r.I[0]; {
 		g := &gemm{rows: x.rows, axis: x.axis, act: flag(r.I[1] == backend.ActGELU), acc: r.a.acc & 1}
 		g.y, g.ldy, g.pre, g.ldpre = r.a.out[0].p, r.a.out[0].ld, r.a.out[1].p, r.a.out[1].ld
-		pairs := r.a.out[0].paired() && r.a.out[1].paired()
+		wide := r.a.out[0].fours() && r.a.out[1].fours()
 		col := int32(0)
 		for k := range from {
 			col += int32(r.In[1+4*k].Rows)
@@ -88,7 +88,7 @@ func (e *encoder) matNT(r *resolved) error {
 			w, bias, h, u := &m[0], &m[1], &m[2], &m[3]
 			i := len(blocks)
 			g.col[i], g.n[i], g.bias[i] = col, w.rows, bias.p
-			pairs = pairs && col%2 == 0
+			wide = wide && col%4 == 0
 			col += w.rows
 			b := [2]segment{segmentOf(&x, w, x.cols)}
 			if !h.dead() && h.cols > 0 {
@@ -97,7 +97,7 @@ func (e *encoder) matNT(r *resolved) error {
 			}
 			blocks, widths = append(blocks, b), append(widths, int(w.rows))
 		}
-		g.blocks, g.segments, g.pairs = int32(len(blocks)), max(g.segments, 1), flag(pairs)
+		g.blocks, g.segments, g.wide = int32(len(blocks)), max(g.segments, 1), flag(wide)
 		t := e.tileFor(int(x.rows), widths...)
 		for i, b := range blocks {
 			g.tile[i+1] = g.tile[i] + int32(ceil(widths[i], t.size))
@@ -115,7 +115,7 @@ func (e *encoder) matNN(r *resolved) error {
 	dx, pre := r.a.out[0], r.a.in[0]
 	g := &gemm{
 		y: dx.p, ldy: dx.ld, gate: pre.p, ldgate: pre.ld, rows: dx.rows, axis: dx.axis,
-		act: flag(r.I[1] == backend.ActGELU), acc: r.a.acc & 1, pairs: flag(dx.paired()), blocks: 1,
+		act: flag(r.I[1] == backend.ActGELU), acc: r.a.acc & 1, wide: flag(dx.fours() && pre.fours()), blocks: 1,
 	}
 	if r.I[0] > len(g.seg) {
 		return fmt.Errorf("%d products are more than the %d that a kernel adds up", r.I[0], len(g.seg))
@@ -146,47 +146,119 @@ func (e *encoder) matNN(r *resolved) error {
 // splitK is how many rows a part of a split product should have at least.
 const splitK = 256
 
-// matTN sums over rows: of each unit, or split in parts that a second kernel adds up, so that a small
-// result fills the device too.
+// A group is weight gradients that become one launch: products of matrices whose rows are the same, each
+// with the sum of the columns of its dy if that follows. They read nothing that they write.
+type group struct {
+	node     string
+	call     int // the last that joined
+	axis     backend.Axis
+	rows     int
+	products []gradient
+}
+
+// gradient is one product.
+type gradient struct {
+	dy, x, dw, db mat
+	of            backend.Buf // dy
+	acc           int32
+}
+
+// joins reports that a call is a gradient that may join others: one for all units, which only gradients that
+// were not in the group are added to.
+func (e *encoder) joins(c *backend.Call) bool {
+	g := &e.group
+	switch {
+	case e.bind.PerUnit > 0 || c.Out[0].Space != backend.Grad:
+		return false
+	case c.Op == backend.ColSum:
+		n := len(g.products)
+		return n > 0 && g.products[n-1].db.dead() && g.products[n-1].of == c.In[0]
+	case c.Op != backend.MatTN:
+		return false
+	}
+	return len(g.products) == 0 || len(g.products) < len(gemm{}.n) && g.axis == c.In[0].Axis && g.rows == c.In[0].Rows
+}
+
+// join adds a call that may.
+func (e *encoder) join(r *resolved) error {
+	g, out := &e.group, r.a.out[0]
+	for k := range g.products {
+		if p := &g.products[k]; p.dw.p == out.p || p.db.p == out.p { // twice the same: in order
+			if err := e.flush(); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if r.Op == backend.ColSum {
+		if len(g.products) == 0 {
+			return sumRows("colsum", 1)(e, r)
+		}
+		p := &g.products[len(g.products)-1]
+		p.db, p.acc = out, p.acc|r.a.acc<<1
+	} else {
+		g.node, g.axis, g.rows = r.Node, r.In[0].Axis, r.In[0].Rows
+		g.products = append(g.products, gradient{dy: r.a.in[0], x: r.a.in[1], dw: out, of: r.In[0], acc: r.a.acc & 1})
+	}
+	g.call = e.at
+	return nil
+}
+
+// matTN launches one product, whose units may be kept apart.
 func (e *encoder) matTN(r *resolved) error {
-	dw, dy, x := r.a.out[0], r.a.in[0], r.a.in[1]
-	g := &gemm{y: dw.p, ldy: dw.ld, rows: dy.rows, axis: dy.axis, m: dw.rows, acc: r.a.acc & 1, segments: 1, splits: 1}
-	g.n[0] = dw.cols
-	g.seg[0] = segmentOf(&dy, &x, 0) // k is the rows
 	units, stride, most, err := e.apart(r.Call, 0, r.In[0].Axis)
 	if err != nil {
 		return err
 	}
-	t := e.tileFor(int(dw.rows), int(dw.cols))
-	if t.size == 64 && dw.rows >= 128 && dw.cols >= 128 {
-		t = tile{128, 256} // the parts fill the device
+	p := gradient{dy: r.a.in[0], x: r.a.in[1], dw: r.a.out[0], acc: r.a.acc & 1}
+	return e.sums(r.Node, []gradient{p}, units, stride, most)
+}
+
+// sums launches products: of each unit, or split in parts that a second kernel adds up, so that small
+// results fill the device too.
+func (e *encoder) sums(node string, products []gradient, units uint64, stride int64, most int) error {
+	g := &gemm{rows: products[0].dy.rows, axis: products[0].dy.axis, splits: 1, segments: 1, blocks: int32(len(products))}
+	t, wide, total := tile{128, 256}, stride%4 == 0, 0
+	for _, p := range products {
+		if p.dw.rows < 96 || p.dw.cols < 96 {
+			t = tile{64, 128}
+			if e.be.precision == FP32 {
+				t.block = 256
+			}
+		}
+		wide = wide && p.dw.fours()
 	}
-	cols, rows := ceil(int(dw.cols), t.size), ceil(int(dw.rows), t.size)
-	parts := 1
+	split := true // rows of partial sums are whole float4s, too
+	for k := range products {
+		p := &products[k]
+		g.seg[k] = segmentOf(&p.dy, &p.x, 0) // k is the rows
+		g.out[k], g.sum[k], g.m[k], g.n[k], g.ld[k], g.accs[k] = p.dw.p, p.db.p, p.dw.rows, p.dw.cols, p.dw.ld, p.acc
+		g.tile[k+1] = g.tile[k] + int32(ceil(int(p.dw.rows), t.size)*ceil(int(p.dw.cols), t.size))
+		g.col[k] = int32(total)
+		split = split && p.dw.cols%4 == 0
+		total += (int(p.dw.rows)*int(p.dw.cols) + int(p.dw.rows) + 3) &^ 3
+		if total > math.MaxInt32-threads {
+			return fmt.Errorf("%dx%d elements are more than a kernel counts", p.dw.rows, p.dw.cols)
+		}
+	}
+	tiles, parts := int(g.tile[len(products)]), 1
 	if units != 0 {
 		g.units, g.stride, g.most = units, stride, int32(most)
 		parts = min(most, atOnce)
-	} else if tiles := cols * rows; tiles > 0 {
-		parts = max(1, min(e.be.info.SMs/tiles, int(dy.rows)/splitK, mostParts))
+	} else if tiles > 0 {
+		parts = max(1, min(e.be.info.SMs/tiles, int(g.rows)/splitK, mostParts))
 		g.splits = int32(parts)
 	}
-	paired := dw.paired()
+	g.total, g.wide = int32(total), flag(wide)
 	if g.splits > 1 {
-		paired = dw.cols%2 == 0
-		e.need(parts * int(dw.rows) * int(dw.cols))
+		g.wide = flag(split)
+		e.need(parts * total)
 	}
-	g.pairs = flag(paired)
 	l := e.launchOf("tn", t, g)
-	l.grid, l.scratch = [3]int{cols, rows, parts}, g.splits > 1
-	e.add(r.Node, l)
+	l.grid, l.scratch = [3]int{tiles, 1, parts}, g.splits > 1
+	e.add(node, l)
 	if g.splits > 1 {
-		size := int(dw.rows) * int(dw.cols)
-		if size > math.MaxUint32-threads {
-			return fmt.Errorf("%dx%d elements are more than a kernel counts", dw.rows, dw.cols)
-		}
-		sum := r.a
-		sum.splits = g.splits
-		e.add(r.Node, launch{kernel: "sum_products", grid: [3]int{ceil(size, threads), 1, 1}, block: threads, args: &sum, scratch: true})
+		e.add(node, launch{kernel: "gemm_sum", grid: [3]int{ceil(total, threads), 1, 1}, block: threads, gemm: g, scratch: true})
 	}
 	return nil
 }

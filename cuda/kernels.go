@@ -32,6 +32,7 @@ var kernelFiles = []struct {
 	{"attn_tf32", []string{"attn_tf32_32", "attn_tf32_64", "attn_dq_tf32_32", "attn_dq_tf32_64", "attn_dkv_tf32_32", "attn_dkv_tf32_64"}},
 	{"attn_any", []string{"attn_any", "attn_dq_any", "attn_dkv_any"}},
 	{"gemm_fp32", []string{"fp32_nt_128", "fp32_nn_128", "fp32_tn_128", "fp32_nt_64", "fp32_nn_64", "fp32_tn_64"}},
+	{"gemm_sum", []string{"gemm_sum"}},
 	{"gemm_tf32", []string{"tf32_nt_128", "tf32_nn_128", "tf32_tn_128", "tf32_nt_64", "tf32_nn_64", "tf32_tn_64"}},
 	{"gemm_bf16", []string{"bf16_nt_128", "bf16_nn_128", "bf16_tn_128", "bf16_nt_64", "bf16_nn_64", "bf16_tn_64"}},
 }
@@ -238,7 +239,14 @@ func (r *resolved) attnSize() (int, error) {
 		return 0, fmt.Errorf("%d columns in %d heads", r.In[0].Cols, heads)
 	}
 	r.threshold()
-	switch d := r.In[0].Cols / heads; {
+	d := r.In[0].Cols / heads
+	r.a.vec = 1
+	for _, k := range []int{0, 1, 2, 7} { // q, k, v, dy
+		if m := &r.a.in[k]; d%4 != 0 || !m.dead() && !m.aligned() {
+			r.a.vec = 0
+		}
+	}
+	switch {
 	case d <= 32:
 		return 32, nil
 	case d <= 64:

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"math"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -122,6 +123,13 @@ func TestTrainsAsTheCPU(t *testing.T) {
 					require.Equal(t, want[i].Tokens, got[i].Tokens)
 				}
 				for path, v := range weights {
+					if strings.HasSuffix(path, "key.bias") && optimizer != "sgd" {
+						// softmax does not change with it: its gradient is rounding errors, which these divide by their own size
+						for i := range v {
+							require.InDelta(t, v[i], w[path][i], float64(2*len(want))*1e-3, path)
+						}
+						continue
+					}
 					require.Less(t, nntest.Rel(w[path], v), 1e-4, path)
 				}
 				again, w2 := trained(t, be, adapter, optimizer)

@@ -66,7 +66,9 @@ func isUpdate(op backend.Op) bool {
 func (e *encoder) update(r *resolved) error {
 	a, p := &r.a, &e.updates
 	if len(p.pieces) > 0 && (p.op != r.Op || p.factor != a.in[1].p) {
-		e.flush()
+		if err := e.flush(); err != nil {
+			return err
+		}
 	}
 	if g := r.I[0]; g < 0 || g >= len(backend.Scalars{}.LR) {
 		return fmt.Errorf("%s: no parameter group %d", r.Node, g)
@@ -93,19 +95,26 @@ func (e *encoder) update(r *resolved) error {
 	return nil
 }
 
-// flush launches the updates that were collected.
-func (e *encoder) flush() {
-	p := &e.updates
-	if len(p.pieces) == 0 {
-		return
-	}
-	a := &args{}
-	a.in[0] = mat{p: e.tabled(bytesOf(p.pieces)), axis: -1}
-	a.in[1] = mat{p: p.factor}
-	kernel := map[backend.Op]string{backend.AdamW: "adamw", backend.SGD: "sgd", backend.Adagrad: "adagrad"}[p.op]
+// flush launches the updates and gradients that were collected.
+func (e *encoder) flush() error {
 	at := e.at
-	e.at = p.call
-	e.add(p.node, launch{kernel: kernel, grid: [3]int{len(p.pieces), 1, 1}, block: threads, args: a, table: true})
-	e.at = at
-	*p = pending{}
+	defer func() { e.at = at }()
+	if p := &e.updates; len(p.pieces) > 0 {
+		a := &args{}
+		a.in[0] = mat{p: e.tabled(bytesOf(p.pieces)), axis: -1}
+		a.in[1] = mat{p: p.factor}
+		kernel := map[backend.Op]string{backend.AdamW: "adamw", backend.SGD: "sgd", backend.Adagrad: "adagrad"}[p.op]
+		e.at = p.call
+		e.add(p.node, launch{kernel: kernel, grid: [3]int{len(p.pieces), 1, 1}, block: threads, args: a, table: true})
+		*p = pending{}
+	}
+	if g := &e.group; len(g.products) > 0 {
+		e.at = g.call
+		err := e.sums(g.node, g.products, 0, 0, 0)
+		*g = group{}
+		if err != nil {
+			return fmt.Errorf("%s: %w", g.node, err)
+		}
+	}
+	return nil
 }

@@ -8,7 +8,7 @@ template <int D> __device__ __forceinline__ void attn(const Args &a) {
 	if (!find_tile(a, blockIdx.x, true, s)) return;
 	int head = blockIdx.y, d = a.in[0].cols / a.i[0], x = threadIdx.x % 16, y = threadIdx.x / 16, first = s.tile * TILE;
 	float *q = shared_floats(), *k = q + TILE * LD, *v = k + TILE * LD, *p = v + TILE * LD;
-	load_rows<D, LD, false>(q, a.in[0], s.q0, first, s.nq, head, d);
+	load_rows<D, LD, false, 256>(q, a, a.in[0], s.q0, first, s.nq, head, d);
 	float top[4], z[4], o[4][COLS], scale = (float)a.f[1];
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
@@ -21,8 +21,8 @@ template <int D> __device__ __forceinline__ void attn(const Args &a) {
 	if (drops) mask = mask_of(a, ints(a.in[4])[s.seq], a.i[2] + head);
 	for (int j0 = 0; j0 < s.nk; j0 += TILE) {
 		__syncthreads();
-		load_rows<D, LD, true>(k, a.in[1], s.k0, j0, s.nk, head, d);
-		load_rows<D, LD, false>(v, a.in[2], s.k0, j0, s.nk, head, d);
+		load_rows<D, LD, true, 256>(k, a, a.in[1], s.k0, j0, s.nk, head, d);
+		load_rows<D, LD, false, 256>(v, a, a.in[2], s.k0, j0, s.nk, head, d);
 		__syncthreads();
 		float t[4][4];
 		row_products<D, LD>(t, q, k, x, y);

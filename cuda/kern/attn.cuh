@@ -48,13 +48,24 @@ __device__ __forceinline__ bool find_tile(const Args &a, int at, bool queries, S
 // the threads beside it meet each bank once.
 __device__ __forceinline__ int key_row(int j) { return j / 4 + j % 4 * 16; }
 
-// Copies rows from i on of a head to shared memory, d columns of D; the rest is 0.
-template <int D, int LD, bool KEYS> __device__ __forceinline__ void load_rows(float *to, const Mat &m, int first, int i, int n, int head, int d) {
+// Copies rows from i on of a head to shared memory, d columns of D; the rest is 0. Args.vec: columns come in
+// fours that 16 bytes align.
+template <int D, int LD, bool KEYS, int THREADS> __device__ __forceinline__ void load_rows(float *to, const Args &a, const Mat &m, int first, int i, int n, int head, int d) {
+	const float *from = row(m, first + i) + head * d;
+	if (a.vec) {
+#pragma unroll
+		for (int e = threadIdx.x; e < TILE * D / 4; e += THREADS) {
+			int r = e / (D / 4), c = e % (D / 4) * 4;
+			float4 v = make_float4(0, 0, 0, 0);
+			if (i + r < n && c < d) v = *(const float4 *)(from + (size_t)r * m.ld + c);
+			*(float4 *)(to + (KEYS ? key_row(r) : r) * LD + c) = v;
+		}
+		return;
+	}
 #pragma unroll 4
-	for (int e = threadIdx.x; e < TILE * D; e += 256) {
+	for (int e = threadIdx.x; e < TILE * D; e += THREADS) {
 		int r = e / D, c = e % D;
-		float v = i + r < n && c < d ? row(m, first + i + r)[head * d + c] : 0.f;
-		to[(KEYS ? key_row(r) : r) * LD + c] = v;
+		to[(KEYS ? key_row(r) : r) * LD + c] = i + r < n && c < d ? from[(size_t)r * m.ld + c] : 0.f;
 	}
 }
 

@@ -13,8 +13,8 @@ template <int D> struct Tiles {
 	}
 
 	__device__ __forceinline__ void load_queries(const Args &a, const Span &s, int i0, int head, int d) {
-		load_rows<D, LD, false>(q, a.in[0], s.q0, i0, s.nq, head, d);
-		load_rows<D, LD, false>(dy, a.in[7], s.q0, i0, s.nq, head, d);
+		load_rows<D, LD, false, 256>(q, a, a.in[0], s.q0, i0, s.nq, head, d);
+		load_rows<D, LD, false, 256>(dy, a, a.in[7], s.q0, i0, s.nq, head, d);
 		int r = threadIdx.x / 4, part = threadIdx.x % 4; // four threads a row
 		float sum = 0;
 		if (i0 + r < s.nq) {
@@ -26,8 +26,8 @@ template <int D> struct Tiles {
 		if (part == 0) delta[r] = sum, lse[r] = i0 + r < s.nq ? row(a.in[6], s.q0 + i0 + r)[head] : 0;
 	}
 	__device__ __forceinline__ void load_keys(const Args &a, const Span &s, int j0, int head, int d) {
-		load_rows<D, LD, true>(k, a.in[1], s.k0, j0, s.nk, head, d);
-		load_rows<D, LD, true>(v, a.in[2], s.k0, j0, s.nk, head, d);
+		load_rows<D, LD, true, 256>(k, a, a.in[1], s.k0, j0, s.nk, head, d);
+		load_rows<D, LD, true, 256>(v, a, a.in[2], s.k0, j0, s.nk, head, d);
 	}
 
 	// The probabilities of queries from i0 on and keys from j0 on, after dropout, and their gradients.

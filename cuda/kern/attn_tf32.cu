@@ -9,13 +9,8 @@ static const int THREADS = 128, NI = TILE / 8; // fragments side by side
 template <int D> struct Head {
 	static const int LD = D + 4, KD = D / 8;
 
-	// Copies rows from i on of a head, d columns of D; the rest is 0.
-	static __device__ __forceinline__ void load(float *to, const Mat &m, int first, int i, int n, int head, int d) {
-#pragma unroll 8
-		for (int e = threadIdx.x; e < TILE * D; e += THREADS) {
-			int r = e / D, c = e % D;
-			to[r * LD + c] = i + r < n && c < d ? row(m, first + i + r)[head * d + c] : 0.f;
-		}
+	static __device__ __forceinline__ void load(float *to, const Args &a, const Mat &m, int first, int i, int n, int head, int d) {
+		load_rows<D, LD, false, THREADS>(to, a, m, first, i, n, head, d);
 	}
 
 	// s = the warp's 16 rows of a times all rows of b
@@ -103,11 +98,11 @@ template <int D> __device__ __forceinline__ void forward(const Args &a) {
 	bool drops = mask_for(a, s, head, mask);
 	float o[H::KD][4], top[2] = {-INF, -INF}, z[2] = {0, 0}, scale = (float)a.f[1];
 	H::clear(o);
-	H::load(q, a.in[0], s.q0, first, s.nq, head, d);
+	H::load(q, a, a.in[0], s.q0, first, s.nq, head, d);
 	for (int j0 = 0; j0 < s.nk; j0 += TILE) {
 		__syncthreads();
-		H::load(k, a.in[1], s.k0, j0, s.nk, head, d);
-		H::load(v, a.in[2], s.k0, j0, s.nk, head, d);
+		H::load(k, a, a.in[1], s.k0, j0, s.nk, head, d);
+		H::load(v, a, a.in[2], s.k0, j0, s.nk, head, d);
 		__syncthreads();
 		float p[NI][4];
 		H::scores(p, q, k);
@@ -192,13 +187,13 @@ template <int D> __device__ __forceinline__ void backward_q(const Args &a) {
 	bool drops = mask_for(a, s, head, mask);
 	float o[H::KD][4], scale = (float)a.f[1];
 	H::clear(o);
-	H::load(q, a.in[0], s.q0, i0, s.nq, head, d);
-	H::load(dy, a.in[7], s.q0, i0, s.nq, head, d);
+	H::load(q, a, a.in[0], s.q0, i0, s.nq, head, d);
+	H::load(dy, a, a.in[7], s.q0, i0, s.nq, head, d);
 	load_sums(lse, delta, a, s, i0, head, d);
 	for (int j0 = 0; j0 < s.nk; j0 += TILE) {
 		__syncthreads();
-		H::load(k, a.in[1], s.k0, j0, s.nk, head, d);
-		H::load(v, a.in[2], s.k0, j0, s.nk, head, d);
+		H::load(k, a, a.in[1], s.k0, j0, s.nk, head, d);
+		H::load(v, a, a.in[2], s.k0, j0, s.nk, head, d);
 		__syncthreads();
 		float p[NI][4], g[NI][4];
 		H::scores(p, q, k);
@@ -231,12 +226,12 @@ template <int D> __device__ __forceinline__ void backward_kv(const Args &a) {
 	float dk[H::KD][4], dv[H::KD][4], scale = (float)a.f[1];
 	H::clear(dk);
 	H::clear(dv);
-	H::load(k, a.in[1], s.k0, j0, s.nk, head, d);
-	H::load(v, a.in[2], s.k0, j0, s.nk, head, d);
+	H::load(k, a, a.in[1], s.k0, j0, s.nk, head, d);
+	H::load(v, a, a.in[2], s.k0, j0, s.nk, head, d);
 	for (int i0 = 0; i0 < s.nq; i0 += TILE) {
 		__syncthreads();
-		H::load(q, a.in[0], s.q0, i0, s.nq, head, d);
-		H::load(dy, a.in[7], s.q0, i0, s.nq, head, d);
+		H::load(q, a, a.in[0], s.q0, i0, s.nq, head, d);
+		H::load(dy, a, a.in[7], s.q0, i0, s.nq, head, d);
 		load_sums(lse, delta, a, s, i0, head, d);
 		__syncthreads();
 		float p[NI][4], g[NI][4]; // rows are keys

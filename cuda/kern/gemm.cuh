@@ -20,18 +20,21 @@ struct Gemm {
 	float *y, *pre;     // result with or without the activation
 	const float *gate;  // GELU' of it multiplies the result
 	const int *units;   // as in Args
-	float *part;        // partial sums (splits, m, n)
+	float *part;        // partial sums (splits, total)
 	long long stride;
 	int ldy, ldpre, ldgate;
 	int rows, axis;     // of the result; of the sum for MatTN
-	int m, most, splits;
-	int acc, act, pairs; // pairs: results can be written two at a time
-	int blocks;          // of columns side by side
+	int total, most, splits;
+	int acc, act, wide; // wide: rows of results and of the gate can be read and written four at a time
+	int blocks;          // of columns side by side; for MatTN products of different matrices with one rows
 	int segments;        // of each block
 	int tile[17];        // first tile of each block
-	int col[16], n[16];  // first column of each block, columns
+	int col[16], n[16];  // first column of each block, columns. MatTN: col is where its partial sums begin
 	const float *bias[16];
 	Segment seg[32];
+	// MatTN: results and the sums of the columns of dy, or 0; bit 0 and 1 of accs: they are added to
+	float *out[16], *sum[16];
+	int m[16], ld[16], accs[16];
 };
 
 template <int BM_, int BN_, int WM_, int WN_, int THREADS_, int STAGES_, Precision P_, bool AT_, bool BT_> struct Shape {
@@ -40,7 +43,7 @@ template <int BM_, int BN_, int WM_, int WN_, int THREADS_, int STAGES_, Precisi
 	static const bool AT = AT_, BT = BT_; // stored with k as the row
 	// Rows are padded so that fragments meet each bank once.
 	static const int LDA = AT ? BM + 8 : BK + 4, LDB = BT ? BN + 8 : BK + 4;
-	static const int A = AT ? BK * LDA : BM * LDA, B = BT ? BK * LDB : BN * LDB, STAGE = A + B;
+	static const int A = AT ? BK * LDA : BM * LDA, B = BT ? BK * LDB : BN * LDB, STAGE = A + B, LDT = BN + 8;
 };
 
 // Copies a tile of R rows by C columns from p on; beyond rows and cols it is 0.
@@ -76,24 +79,42 @@ template <class S> struct Sums {
 				for (int k = 0; k < 4; k++) c[i][j][k] = 0;
 	}
 
-	// The fragments of 8 columns of k from kk on.
-	static __device__ __forceinline__ void load_a(u32 (&f)[4], const float *a, int m, int kk) {
+	// The fragments of 8 steps of k from kk on. Where k is the row in shared memory a lane's rows or columns are
+	// neighbours there, not 8 apart, so that they are one load: row() and col() say which they are.
+	static __device__ __forceinline__ void load_a(u32 (&f)[MI][4], const float *a, int m, int kk) {
 		int l = lane(), g = l / 4, t = l % 4;
-		if (!S::AT) {
-			load_matrices(f, a + (m + l % 16) * S::LDA + kk + l / 16 * 4);
+		if constexpr (!S::AT) {
+#pragma unroll
+			for (int i = 0; i < MI; i++) load_matrices(f[i], a + (m + 16 * i + l % 16) * S::LDA + kk + l / 16 * 4);
 		} else {
 #pragma unroll
-			for (int i = 0; i < 4; i++) f[i] = __float_as_uint(a[(kk + t + i / 2 * 4) * S::LDA + m + g + i % 2 * 8]);
+			for (int k = 0; k < 2; k++)
+#pragma unroll
+				for (int q = 0; q < MI / 2; q++) {
+					float4 x = *(const float4 *)(a + (kk + t + 4 * k) * S::LDA + m + 32 * q + 4 * g);
+					f[2 * q][2 * k] = __float_as_uint(x.x), f[2 * q][2 * k + 1] = __float_as_uint(x.y);
+					f[2 * q + 1][2 * k] = __float_as_uint(x.z), f[2 * q + 1][2 * k + 1] = __float_as_uint(x.w);
+				}
 		}
 	}
-	// Two fragments side by side.
-	static __device__ __forceinline__ void load_b(u32 (&f)[4], const float *b, int n, int kk) {
+	static __device__ __forceinline__ void load_b(u32 (&f)[NI][2], const float *b, int n, int kk) {
 		int l = lane(), g = l / 4, t = l % 4;
-		if (!S::BT) {
-			load_matrices(f, b + (n + l % 8 + l / 16 * 8) * S::LDB + kk + l / 8 % 2 * 4);
+		if constexpr (!S::BT) {
+#pragma unroll
+			for (int j = 0; j < NI; j += 2) {
+				u32 x[4];
+				load_matrices(x, b + (n + 8 * j + l % 8 + l / 16 * 8) * S::LDB + kk + l / 8 % 2 * 4);
+				f[j][0] = x[0], f[j][1] = x[1], f[j + 1][0] = x[2], f[j + 1][1] = x[3];
+			}
 		} else {
 #pragma unroll
-			for (int i = 0; i < 4; i++) f[i] = __float_as_uint(b[(kk + t + i % 2 * 4) * S::LDB + n + g + i / 2 * 8]);
+			for (int k = 0; k < 2; k++)
+#pragma unroll
+				for (int q = 0; q < NI / 4; q++) {
+					float4 x = *(const float4 *)(b + (kk + t + 4 * k) * S::LDB + n + 32 * q + 4 * g);
+					f[4 * q][k] = __float_as_uint(x.x), f[4 * q + 1][k] = __float_as_uint(x.y);
+					f[4 * q + 2][k] = __float_as_uint(x.z), f[4 * q + 3][k] = __float_as_uint(x.w);
+				}
 		}
 	}
 
@@ -105,31 +126,26 @@ template <class S> struct Sums {
 #pragma unroll
 		for (int kk = 0; kk < S::BK; kk += S::P == BF16 ? 16 : 8) {
 			u32 fa[MI][4], fb[NI][2];
+			load_a(fa, a, m0, kk);
+			load_b(fb, b, n0, kk);
+			if (S::P == BF16) {
+				u32 na[MI][4], nb[NI][2];
+				load_a(na, a, m0, kk + 8);
+				load_b(nb, b, n0, kk + 8);
 #pragma unroll
-			for (int i = 0; i < MI; i++) {
-				load_a(fa[i], a, m0 + 16 * i, kk);
-				if (S::P == BF16) {
-					u32 next[4];
-					load_a(next, a, m0 + 16 * i, kk + 8);
+				for (int i = 0; i < MI; i++) {
 					u32 lo = bf16(fa[i][0], fa[i][2]), hi = bf16(fa[i][1], fa[i][3]);
-					fa[i][0] = lo, fa[i][1] = hi, fa[i][2] = bf16(next[0], next[2]), fa[i][3] = bf16(next[1], next[3]);
-				} else {
+					fa[i][0] = lo, fa[i][1] = hi, fa[i][2] = bf16(na[i][0], na[i][2]), fa[i][3] = bf16(na[i][1], na[i][3]);
+				}
+#pragma unroll
+				for (int j = 0; j < NI; j++) fb[j][0] = bf16(fb[j][0], fb[j][1]), fb[j][1] = bf16(nb[j][0], nb[j][1]);
+			} else {
+#pragma unroll
+				for (int i = 0; i < MI; i++)
 #pragma unroll
 					for (int k = 0; k < 4; k++) fa[i][k] = tf32(fa[i][k]);
-				}
-			}
 #pragma unroll
-			for (int j = 0; j < NI; j += 2) {
-				u32 f[4];
-				load_b(f, b, n0 + 8 * j, kk);
-				if (S::P == BF16) {
-					u32 next[4];
-					load_b(next, b, n0 + 8 * j, kk + 8);
-					fb[j][0] = bf16(f[0], f[1]), fb[j + 1][0] = bf16(f[2], f[3]);
-					fb[j][1] = bf16(next[0], next[1]), fb[j + 1][1] = bf16(next[2], next[3]);
-				} else {
-					fb[j][0] = tf32(f[0]), fb[j][1] = tf32(f[1]), fb[j + 1][0] = tf32(f[2]), fb[j + 1][1] = tf32(f[3]);
-				}
+				for (int j = 0; j < NI; j++) fb[j][0] = tf32(fb[j][0]), fb[j][1] = tf32(fb[j][1]);
 			}
 #pragma unroll
 			for (int i = 0; i < MI; i++)
@@ -141,16 +157,27 @@ template <class S> struct Sums {
 		}
 	}
 
-	// Calls f(row, column, v0, v1) for pairs of neighbours.
-	template <class F> __device__ __forceinline__ void each(const F &f) const {
+	// Writes the sums to shared memory.
+	__device__ __forceinline__ void put(float *tile) const {
 		const int WARPS_N = S::BN / S::WN;
-		int w = threadIdx.x / 32, m0 = w / WARPS_N * S::WM + lane() / 4, n0 = w % WARPS_N * S::WN + lane() % 4 * 2;
+		int w = threadIdx.x / 32, g = lane() / 4, t = lane() % 4, m0 = w / WARPS_N * S::WM, n0 = w % WARPS_N * S::WN;
 #pragma unroll
 		for (int i = 0; i < MI; i++)
 #pragma unroll
-			for (int h = 0; h < 2; h++)
+			for (int h = 0; h < 2; h++) {
+				int r = S::AT ? (2 * i + h) / 4 * 32 + 4 * g + (2 * i + h) % 4 : 16 * i + 8 * h + g;
+				float *to = tile + (m0 + r) * S::LDT + n0;
+				if (S::BT) {
 #pragma unroll
-				for (int j = 0; j < NI; j++) f(m0 + 16 * i + 8 * h, n0 + 8 * j, c[i][j][2 * h], c[i][j][2 * h + 1]);
+					for (int q = 0; q < NI / 4; q++)
+#pragma unroll
+						for (int k = 0; k < 2; k++)
+							*(float4 *)(to + 32 * q + 8 * t + 4 * k) = make_float4(c[i][4 * q][2 * h + k], c[i][4 * q + 1][2 * h + k], c[i][4 * q + 2][2 * h + k], c[i][4 * q + 3][2 * h + k]);
+				} else {
+#pragma unroll
+					for (int j = 0; j < NI; j++) *(float2 *)(to + 8 * j + 2 * t) = make_float2(c[i][j][2 * h], c[i][j][2 * h + 1]);
+				}
+			}
 	}
 };
 
@@ -192,11 +219,11 @@ template <class S> struct SumsFP32 {
 			for (int k = 0; k < 4; k++) f[k] = p[(kk + k) * LD + i];
 		}
 	}
-	template <class F> __device__ __forceinline__ void each(const F &f) const {
+	__device__ __forceinline__ void put(float *tile) const {
 #pragma unroll
 		for (int i = 0; i < MI; i++)
 #pragma unroll
-			for (int j = 0; j < NI; j++) f(row_of(i), col_of(j), c[i][j]);
+			for (int j = 0; j < NI; j++) tile[row_of(i) * S::LDT + col_of(j)] = c[i][j];
 	}
 };
 
@@ -205,7 +232,8 @@ template <class S> struct SumsOf<S, true> { typedef SumsFP32<S> type; };
 
 // Adds up the segments of a tile whose first row is m0 and first column n0, of m rows and n columns. The
 // sums of MatTN run over rows from to to.
-template <class S, class C> __device__ __forceinline__ void products(const Gemm &g, const Segment *seg, int m0, int n0, int m, int n, int from, int to, C &sums) {
+// Each stage of a is shown to see.
+template <class S, class C, class F> __device__ __forceinline__ void products(const Gemm &g, const Segment *seg, int m0, int n0, int m, int n, int from, int to, C &sums, const F &see) {
 	float *shared = shared_floats();
 	int at = 0, k0 = 0, total = 0; // the next to load
 	for (int i = 0; i < g.segments; i++) total += ((S::AT ? to - from : seg[i].k) + S::BK - 1) / S::BK;
@@ -232,28 +260,46 @@ template <class S, class C> __device__ __forceinline__ void products(const Gemm 
 		if (next < total) load(next % S::STAGES);
 		copies_end();
 		const float *a = shared + i % S::STAGES * S::STAGE;
+		see(a);
 		sums.add(a, a + S::A);
 	}
 }
 
-// Calls one or two for the elements of a tile that are inside.
-template <class S, class F, class F2> __device__ __forceinline__ void store(const Gemm &g, const Sums<S> &sums, int m0, int n0, int m, int n, const F &one, const F2 &two) {
-	sums.each([&](int i, int j, float v, float w) {
-		i += m0, j += n0;
-		if (i >= m) return;
-		if (g.pairs && j + 1 < n) {
-			two(i, j, v, w);
-			return;
-		}
-		if (j < n) one(i, j, v);
-		if (j + 1 < n) one(i, j + 1, w);
-	});
+// Four neighbours of a row, n of them inside; wide: they are 16-byte aligned.
+__device__ __forceinline__ void read4(float (&v)[4], const float *p, int n, bool wide) {
+	if (wide && n == 4) {
+		*(float4 *)v = *(const float4 *)p;
+	} else {
+#pragma unroll
+		for (int c = 0; c < 4; c++) v[c] = c < n ? p[c] : 0;
+	}
 }
-template <class S, class F, class F2> __device__ __forceinline__ void store(const Gemm &g, const SumsFP32<S> &sums, int m0, int n0, int m, int n, const F &one, const F2 &) {
-	sums.each([&](int i, int j, float v) {
-		i += m0, j += n0;
-		if (i < m && j < n) one(i, j, v);
-	});
+__device__ __forceinline__ void write4(float *p, const float (&v)[4], int n, bool wide) {
+	if (wide && n == 4) {
+		*(float4 *)p = *(const float4 *)v;
+	} else {
+#pragma unroll
+		for (int c = 0; c < 4; c++)
+			if (c < n) p[c] = v[c];
+	}
+}
+
+// Calls f(row, column, four sums, how many are inside) for all of a tile. The sums go through shared memory, so
+// that rows are written whole, and by a loop whose code is small.
+template <class S, class C, class F> __device__ __forceinline__ void finish(const C &sums, int m, int n, const F &f) {
+	float *tile = shared_floats();
+	__syncthreads(); // the last stage has been read
+	sums.put(tile);
+	__syncthreads();
+#pragma unroll 1
+	for (int e = threadIdx.x; e < S::BM * S::BN / 4; e += S::THREADS) {
+		int i = e / (S::BN / 4), j = e % (S::BN / 4) * 4;
+		if (i >= m) break;
+		if (j >= n) continue;
+		float v[4];
+		*(float4 *)v = *(const float4 *)(tile + i * S::LDT + j);
+		f(i, j, v, min(4, n - j));
+	}
 }
 
 // MatNT and MatNN: the tile of block k whose results follow the activation.
@@ -265,35 +311,47 @@ template <class S> __device__ __forceinline__ void rows_kernel(const Gemm &g) {
 	int n0 = (blockIdx.x - g.tile[k]) * S::BN, n = g.n[k];
 	typename SumsOf<S, S::P == FP32>::type sums;
 	sums.clear();
-	products<S>(g, g.seg + k * g.segments, m0, n0, rows, n, 0, 0, sums);
+	products<S>(g, g.seg + k * g.segments, m0, n0, rows, n, 0, 0, sums, [](const float *) {});
 
-	const float *bias = g.bias[k];
-	int c0 = g.col[k];
-	auto value = [&](int i, int j, float v) { // before the activation
-		if (bias) v += bias[j];
-		return v;
-	};
-	auto result = [&](int i, int j, float v) {
-		if (g.act && g.gate) v *= gelu_d(g.gate[(size_t)i * g.ldgate + j]);
-		else if (g.act) v = gelu(v);
-		if (g.acc) v += g.y[(size_t)i * g.ldy + c0 + j];
-		return v;
-	};
-	store(g, sums, m0, n0, rows, n, [&](int i, int j, float v) {
-		v = value(i, j, v);
-		if (g.pre) g.pre[(size_t)i * g.ldpre + c0 + j] = v;
-		if (g.y) g.y[(size_t)i * g.ldy + c0 + j] = result(i, j, v);
-	}, [&](int i, int j, float v, float w) {
-		v = value(i, j, v), w = value(i, j + 1, w);
-		if (g.pre) *(float2 *)(g.pre + (size_t)i * g.ldpre + c0 + j) = make_float2(v, w);
-		if (g.y) *(float2 *)(g.y + (size_t)i * g.ldy + c0 + j) = make_float2(result(i, j, v), result(i, j + 1, w));
+	const float *bias = g.bias[k] ? g.bias[k] + n0 : 0;
+	int c0 = g.col[k] + n0;
+	finish<S>(sums, rows - m0, n - n0, [&](int i, int j, float(&v)[4], int left) {
+		size_t r = m0 + i, c = c0 + j;
+		float x[4];
+		if (bias) {
+			read4(x, bias + j, left, false);
+#pragma unroll
+			for (int q = 0; q < 4; q++) v[q] += x[q];
+		}
+		if (g.pre) write4(g.pre + r * g.ldpre + c, v, left, g.wide);
+		if (!g.y) return;
+		if (g.gate) {
+			read4(x, g.gate + r * g.ldgate + c, left, g.wide);
+#pragma unroll
+			for (int q = 0; q < 4; q++) v[q] *= gelu_d(x[q]);
+		} else if (g.act) {
+#pragma unroll
+			for (int q = 0; q < 4; q++) v[q] = gelu(v[q]);
+		}
+		if (g.acc) {
+			read4(x, g.y + r * g.ldy + c, left, g.wide);
+#pragma unroll
+			for (int q = 0; q < 4; q++) v[q] += x[q];
+		}
+		write4(g.y + r * g.ldy + c, v, left, g.wide);
 	});
 }
 
-// MatTN: the sum over the rows of a unit, or over a part of all rows.
+// MatTN: the sum over the rows of a unit, or over a part of all rows. The blocks with a product's first
+// columns sum those of dy, too.
 template <class S> __device__ __forceinline__ void sum_kernel(const Gemm &g) {
-	int rows = g.axis == 0 ? g.rows : min(g.rows, g.s->count[g.axis]), n = g.n[0];
-	int m0 = blockIdx.y * S::BM, n0 = blockIdx.x * S::BN;
+	const int PARTS = S::THREADS / S::BM, K = S::BK / PARTS;
+	int rows = g.axis == 0 ? g.rows : min(g.rows, g.s->count[g.axis]), k = 0;
+	while (k + 1 < g.blocks && (int)blockIdx.x >= g.tile[k + 1]) k++;
+	int n = g.n[k], m = g.m[k], wide = (n + S::BN - 1) / S::BN, at = blockIdx.x - g.tile[k];
+	int m0 = at / wide * S::BM, n0 = at % wide * S::BN;
+	int column = threadIdx.x % S::BM, part = threadIdx.x / S::BM;
+	bool sum = g.sum[k] && n0 == 0, whole = g.splits == 1;
 	int units = g.units ? min(g.most, g.s->count[3]) : g.splits;
 	for (int u = blockIdx.z; u < units; u += gridDim.z) {
 		int from, to;
@@ -305,16 +363,38 @@ template <class S> __device__ __forceinline__ void sum_kernel(const Gemm &g) {
 		}
 		typename SumsOf<S, S::P == FP32>::type sums;
 		sums.clear();
-		products<S>(g, g.seg, m0, n0, g.m, n, from, to, sums);
-		bool whole = g.splits == 1;
-		float *y = whole ? g.y + u * (g.units ? g.stride : 0) : g.part + (size_t)u * g.m * n;
-		int ld = whole ? g.ldy : n;
-		store(g, sums, m0, n0, g.m, n, [&](int i, int j, float v) { put(y + (size_t)i * ld + j, v, whole && g.acc); },
-		      [&](int i, int j, float v, float w) {
-			      float2 *p = (float2 *)(y + (size_t)i * ld + j);
-			      if (whole && g.acc) v += p->x, w += p->y;
-			      *p = make_float2(v, w);
-		      });
+		float s = 0;
+		products<S>(g, g.seg + k, m0, n0, m, n, from, to, sums, [&](const float *a) {
+			if (!sum) return;
+#pragma unroll
+			for (int i = 0; i < K; i++) s += a[(part * K + i) * S::LDA + column];
+		});
+		float *parts = g.part + (size_t)u * g.total + g.col[k];
+		if (sum) {
+			float *shared = shared_floats();
+			__syncthreads();
+			shared[threadIdx.x] = s;
+			__syncthreads();
+			if (part == 0 && m0 + column < m) {
+#pragma unroll
+				for (int i = 1; i < PARTS; i++) s += shared[i * S::BM + column];
+				if (whole) put(g.sum[k] + m0 + column, s, g.accs[k] & 2);
+				else parts[m * n + m0 + column] = s;
+			}
+		}
+		float *y = whole ? g.out[k] + u * g.stride : parts;
+		int ld = whole ? g.ld[k] : n;
+		bool acc = whole && g.accs[k] & 1;
+		finish<S>(sums, m - m0, n - n0, [&](int i, int j, float(&v)[4], int left) {
+			float *p = y + (size_t)(m0 + i) * ld + n0 + j;
+			if (acc) {
+				float x[4];
+				read4(x, p, left, g.wide);
+#pragma unroll
+				for (int q = 0; q < 4; q++) v[q] += x[q];
+			}
+			write4(p, v, left, g.wide);
+		});
 		__syncthreads(); // shared memory is free again
 	}
 }

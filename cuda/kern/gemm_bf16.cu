@@ -4,7 +4,7 @@
 #define KERNELS(size, threads, blocks, ...)                                                                                              \
 	extern "C" __global__ void __launch_bounds__(threads, blocks) bf16_nt_##size(const Gemm g) { rows_kernel<Shape<__VA_ARGS__, BF16, false, false>>(g); } \
 	extern "C" __global__ void __launch_bounds__(threads, blocks) bf16_nn_##size(const Gemm g) { rows_kernel<Shape<__VA_ARGS__, BF16, false, true>>(g); }  \
-	extern "C" __global__ void __launch_bounds__(threads, blocks) bf16_tn_##size(const Gemm g) { sum_kernel<Shape<__VA_ARGS__, BF16, true, true>>(g); }
+	extern "C" __global__ void __launch_bounds__(threads, 1) bf16_tn_##size(const Gemm g) { sum_kernel<Shape<__VA_ARGS__, BF16, true, true>>(g); }
 
-KERNELS(128, 256, 1, 128, 128, 64, 32, 256, 3)
+KERNELS(128, 256, 2, 128, 128, 64, 32, 256, 3)
 KERNELS(64, 128, 3, 64, 64, 32, 32, 128, 3)

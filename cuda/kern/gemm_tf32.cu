@@ -4,7 +4,7 @@
 #define KERNELS(size, threads, blocks, ...)                                                                                              \
 	extern "C" __global__ void __launch_bounds__(threads, blocks) tf32_nt_##size(const Gemm g) { rows_kernel<Shape<__VA_ARGS__, TF32, false, false>>(g); } \
 	extern "C" __global__ void __launch_bounds__(threads, blocks) tf32_nn_##size(const Gemm g) { rows_kernel<Shape<__VA_ARGS__, TF32, false, true>>(g); }  \
-	extern "C" __global__ void __launch_bounds__(threads, blocks) tf32_tn_##size(const Gemm g) { sum_kernel<Shape<__VA_ARGS__, TF32, true, true>>(g); }
+	extern "C" __global__ void __launch_bounds__(threads, 1) tf32_tn_##size(const Gemm g) { sum_kernel<Shape<__VA_ARGS__, TF32, true, true>>(g); }
 
-KERNELS(128, 256, 1, 128, 128, 64, 32, 256, 3)
+KERNELS(128, 256, 2, 128, 128, 64, 32, 256, 3)
 KERNELS(64, 128, 3, 64, 64, 32, 32, 128, 3)

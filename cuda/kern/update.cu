@@ -11,7 +11,17 @@ struct Piece { // of a gradient: elements start to start + n
 extern "C" __global__ void sumsq_pieces(const Args a) {
 	const Piece p = ((const Piece *)a.in[0].p)[blockIdx.x];
 	double s = 0;
-	for (int k = threadIdx.x; k < p.n; k += blockDim.x) {
+	int k = threadIdx.x;
+	if (p.cols >= p.start + p.n && (size_t)(p.g + p.start) % 16 == 0) { // of one row
+		const float4 *g = (const float4 *)(p.g + p.start);
+#pragma unroll 4
+		for (; k < p.n / 4; k += blockDim.x) {
+			float4 v = g[k];
+			s += (double)v.x * v.x + (double)v.y * v.y + (double)v.z * v.z + (double)v.w * v.w;
+		}
+		k = p.n / 4 * 4 + threadIdx.x;
+	}
+	for (; k < p.n; k += blockDim.x) {
 		int i = p.start + k, r = i / p.cols;
 		float v = p.g[(size_t)r * p.ld + (i - r * p.cols)];
 		s += (double)v * v;
