@@ -21,9 +21,10 @@ var kernelFiles = []struct {
 		"dropout1", "dropout4", "rowsum_grad1", "pairs1", "outer1", "pairs_grad1", "gather1",
 	}},
 	{"rows", []string{
-		"embed", "norm", "norm_dx", "normalize", "normalize_grad", "rowsum", "softmax", "softmax_grad", "ce", "ce_grad", "dot",
+		"embed", "normalize", "normalize_grad", "rowsum", "softmax", "softmax_grad", "ce", "ce_grad", "dot",
 		"gather_grad", "pairdot", "pairdot_grad",
 	}},
+	{"norm", []string{"norm1", "norm4", "norm_dx1", "norm_dx4", "norm_any", "norm_dx_any"}},
 	{"pool", []string{"first", "mean", "max_pool", "first_grad", "mean_grad", "max_grad"}},
 	{"reduce", []string{"colsum", "norm_dg", "sum_parts", "sum_products", "clear", "embed_grad", "embed_few"}},
 	{"update", []string{"sumsq_pieces", "sumsq", "clip", "adamw", "sgd", "adagrad"}},
@@ -71,8 +72,8 @@ var encoders = func() (t [backend.NumOps]func(*encoder, *resolved) error) {
 	t[backend.PairsGrad] = elements("pairs_grad", -1)
 	t[backend.Gather] = elements("gather", -1)
 
-	t[backend.Norm] = byWarps("norm", inRows)
-	t[backend.NormDX] = byWarps("norm_dx", outRows)
+	t[backend.Norm] = norms("norm", inRows)
+	t[backend.NormDX] = norms("norm_dx", outRows)
 	t[backend.Normalize] = byWarps("normalize", inRows)
 	t[backend.NormalizeGrad] = byWarps("normalize_grad", outRows)
 	t[backend.RowSum] = byWarps("rowsum", outRows)
@@ -138,6 +139,26 @@ func byWarps(kernel string, rows func(*resolved) int) func(*encoder, *resolved) 
 		const warps = 4
 		e.add(r.Node, launch{kernel: kernel, grid: [3]int{ceil(rows(r), warps), 1, 1}, block: 32 * warps, args: &r.a})
 		return nil
+	}
+}
+
+// norms launches a warp for each row: one that keeps it in registers, if it is short enough.
+func norms(kernel string, rows func(*resolved) int) func(*encoder, *resolved) error {
+	return func(e *encoder, r *resolved) error {
+		suffix := "4"
+		for _, list := range [][]mat{r.a.out[:], r.a.in[:]} {
+			for k := range list {
+				if m := &list[k]; m.cols > 1 && !m.wide() {
+					suffix = "1"
+				}
+			}
+		}
+		if n := r.In[0].Cols; n > 1024 {
+			suffix = "_any"
+		} else if n == 1 {
+			suffix = "1"
+		}
+		return byWarps(kernel+suffix, rows)(e, r)
 	}
 }
 

@@ -4,7 +4,7 @@
 // columns may run in any order, a fragment's columns 2t and 2t+1 stand for t and t+4.
 #include "attn.cuh"
 
-static const int THREADS = 128, NI = TILE / 8; // fragments side by side
+static const int THREADS = 128;
 
 template <int D> struct Head {
 	static const int LD = D + 4, KD = D / 8;
@@ -13,8 +13,8 @@ template <int D> struct Head {
 		load_rows<D, LD, false, THREADS>(to, a, m, first, i, n, head, d);
 	}
 
-	// s = the warp's 16 rows of a times all rows of b
-	static __device__ __forceinline__ void scores(float (&s)[NI][4], const float *a, const float *b) {
+	// s = the warp's 16 rows of a times 8 NI rows of b
+	template <int NI> static __device__ __forceinline__ void scores(float (&s)[NI][4], const float *a, const float *b) {
 		int l = lane();
 		a += (threadIdx.x / 32 * 16 + l % 16) * LD + l / 16 * 4;
 		b += (l % 8 + l / 16 * 8) * LD + l / 8 % 2 * 4;
@@ -39,8 +39,8 @@ template <int D> struct Head {
 		}
 	}
 
-	// o += p times all rows of b
-	static __device__ __forceinline__ void add(float (&o)[KD][4], const float (&p)[NI][4], const float *b) {
+	// o += p times 8 NI rows of b
+	template <int NI> static __device__ __forceinline__ void add(float (&o)[KD][4], const float (&p)[NI][4], const float *b) {
 		int g = lane() / 4, t = lane() % 4;
 #pragma unroll
 		for (int j = 0; j < NI; j++) {
@@ -90,6 +90,7 @@ __device__ __forceinline__ bool mask_for(const Args &a, const Span &s, int head,
 
 template <int D> __device__ __forceinline__ void forward(const Args &a) {
 	typedef Head<D> H;
+	const int NI = TILE / 8; // fragments side by side
 	Span s;
 	if (!find_tile(a, blockIdx.x, true, s)) return;
 	int head = blockIdx.y, d = a.in[0].cols / a.i[0], first = s.tile * TILE;
@@ -177,6 +178,8 @@ __device__ __forceinline__ void probability(float &t, float &g, bool real, float
 	t = e * keep;
 }
 
+static const int NI = 4; // half a tile at a time: registers
+
 template <int D> __device__ __forceinline__ void backward_q(const Args &a) {
 	typedef Head<D> H;
 	Span s;
@@ -195,21 +198,24 @@ template <int D> __device__ __forceinline__ void backward_q(const Args &a) {
 		H::load(k, a, a.in[1], s.k0, j0, s.nk, head, d);
 		H::load(v, a, a.in[2], s.k0, j0, s.nk, head, d);
 		__syncthreads();
-		float p[NI][4], g[NI][4];
-		H::scores(p, q, k);
-		H::scores(g, dy, v);
+#pragma unroll 1
+		for (int half = 0; half < TILE; half += 8 * NI) {
+			float p[NI][4], g[NI][4];
+			H::scores(p, q, k + half * H::LD);
+			H::scores(g, dy, v + half * H::LD);
 #pragma unroll
-		for (int j = 0; j < NI; j++)
+			for (int j = 0; j < NI; j++)
 #pragma unroll
-			for (int h = 0; h < 2; h++) {
-				int i = frag_row(2 * h), c = j0 + 8 * j + frag_col(0);
-				float keep[4] = {1, 1, 1, 1};
-				if (drops) keep_four(mask, i0 + i, c, keep);
-				bool second = lane() % 2, real = i0 + i < s.nq;
-				probability(p[j][2 * h], g[j][2 * h], real && c < s.nk, second ? keep[2] : keep[0], lse[i], delta[i], scale);
-				probability(p[j][2 * h + 1], g[j][2 * h + 1], real && c + 1 < s.nk, second ? keep[3] : keep[1], lse[i], delta[i], scale);
-			}
-		H::add(o, g, k);
+				for (int h = 0; h < 2; h++) {
+					int i = frag_row(2 * h), c = j0 + half + 8 * j + frag_col(0);
+					float keep[4] = {1, 1, 1, 1};
+					if (drops) keep_four(mask, i0 + i, c, keep);
+					bool second = lane() % 2, real = i0 + i < s.nq;
+					probability(p[j][2 * h], g[j][2 * h], real && c < s.nk, second ? keep[2] : keep[0], lse[i], delta[i], scale);
+					probability(p[j][2 * h + 1], g[j][2 * h + 1], real && c + 1 < s.nk, second ? keep[3] : keep[1], lse[i], delta[i], scale);
+				}
+			H::add(o, g, k + half * H::LD);
+		}
 	}
 	float by[2] = {1, 1};
 	H::store(o, by, a.out[0], s.q0, i0, s.nq, head, d);
@@ -234,19 +240,22 @@ template <int D> __device__ __forceinline__ void backward_kv(const Args &a) {
 		H::load(dy, a, a.in[7], s.q0, i0, s.nq, head, d);
 		load_sums(lse, delta, a, s, i0, head, d);
 		__syncthreads();
-		float p[NI][4], g[NI][4]; // rows are keys
-		H::scores(p, k, q);
-		H::scores(g, v, dy);
+#pragma unroll 1
+		for (int half = 0; half < TILE; half += 8 * NI) {
+			float p[NI][4], g[NI][4]; // rows are keys
+			H::scores(p, k, q + half * H::LD);
+			H::scores(g, v, dy + half * H::LD);
 #pragma unroll
-		for (int j = 0; j < NI; j++)
+			for (int j = 0; j < NI; j++)
 #pragma unroll
-			for (int e = 0; e < 4; e++) {
-				int i = 8 * j + frag_col(e), c = j0 + frag_row(e);
-				float keep = drops ? mask.one((u32)(i0 + i) << 16 | c) : 1.f;
-				probability(p[j][e], g[j][e], i0 + i < s.nq && c < s.nk, keep, lse[i], delta[i], scale);
-			}
-		H::add(dv, p, dy);
-		H::add(dk, g, q);
+				for (int e = 0; e < 4; e++) {
+					int i = half + 8 * j + frag_col(e), c = j0 + frag_row(e);
+					float keep = drops ? mask.one((u32)(i0 + i) << 16 | c) : 1.f;
+					probability(p[j][e], g[j][e], i0 + i < s.nq && c < s.nk, keep, lse[i], delta[i], scale);
+				}
+			H::add(dv, p, dy + half * H::LD);
+			H::add(dk, g, q + half * H::LD);
+		}
 	}
 	float by[2] = {1, 1};
 	if (a.out[1].p) H::store(dk, by, a.out[1], s.k0, j0, s.nk, head, d);
@@ -255,7 +264,7 @@ template <int D> __device__ __forceinline__ void backward_kv(const Args &a) {
 
 extern "C" __global__ void __launch_bounds__(128, 3) attn_tf32_32(const Args a) { forward<32>(a); }
 extern "C" __global__ void __launch_bounds__(128, 2) attn_tf32_64(const Args a) { forward<64>(a); }
-extern "C" __global__ void __launch_bounds__(128, 2) attn_dq_tf32_32(const Args a) { backward_q<32>(a); }
+extern "C" __global__ void __launch_bounds__(128, 4) attn_dq_tf32_32(const Args a) { backward_q<32>(a); }
 extern "C" __global__ void __launch_bounds__(128, 2) attn_dq_tf32_64(const Args a) { backward_q<64>(a); }
-extern "C" __global__ void __launch_bounds__(128, 2) attn_dkv_tf32_32(const Args a) { backward_kv<32>(a); }
+extern "C" __global__ void __launch_bounds__(128, 3) attn_dkv_tf32_32(const Args a) { backward_kv<32>(a); }
 extern "C" __global__ void __launch_bounds__(128, 2) attn_dkv_tf32_64(const Args a) { backward_kv<64>(a); }

@@ -1,6 +1,6 @@
 // Matrix products: tiles of BM x BN of the result go through shared memory BK at a time in a ring of
-// stages that cp.async fills. Operands are float32 in memory and in shared memory; tf32 and bf16 are
-// rounded to when fragments are loaded.
+// stages that cp.async fills. Operands are float32 in memory and in shared memory; they are rounded to tf32
+// there, once, and to bf16 when fragments are loaded, where two become one register.
 //
 // An element is summed in the order of k alone, whatever the tile: a row's result does not depend on the
 // rows beside it.
@@ -63,6 +63,25 @@ template <int R, int C, int LD, int THREADS> __device__ __forceinline__ void loa
 			for (int j = 0; j < 4; j++) copy4(d + j, j < n ? s + j : p, j < n ? 4 : 0);
 		}
 	}
+}
+
+// Calls f for the fours of a tile that this thread copied, which it sees before the block's barrier, and
+// puts them back if they change.
+template <int R, int C, int LD, int THREADS, bool CHANGE, class F> __device__ __forceinline__ void own_tile(float *tile, const F &f) {
+	const int W = C / 4;
+#pragma unroll
+	for (int e = 0; e < R * W; e += THREADS) {
+		int i = e + threadIdx.x, r = i / W, c = (i - r * W) * 4;
+		if (R * W % THREADS != 0 && i >= R * W) break;
+		float4 v = *(float4 *)(tile + r * LD + c);
+		f(v);
+		if (CHANGE) *(float4 *)(tile + r * LD + c) = v;
+	}
+}
+
+__device__ __forceinline__ void round_tf32(float4 &v) {
+	v.x = __uint_as_float(tf32(__float_as_uint(v.x))), v.y = __uint_as_float(tf32(__float_as_uint(v.y)));
+	v.z = __uint_as_float(tf32(__float_as_uint(v.z))), v.w = __uint_as_float(tf32(__float_as_uint(v.w)));
 }
 
 // The sums of a tile: by warps in fragments of the tensor cores, or by threads.
@@ -139,13 +158,6 @@ template <class S> struct Sums {
 				}
 #pragma unroll
 				for (int j = 0; j < NI; j++) fb[j][0] = bf16(fb[j][0], fb[j][1]), fb[j][1] = bf16(nb[j][0], nb[j][1]);
-			} else {
-#pragma unroll
-				for (int i = 0; i < MI; i++)
-#pragma unroll
-					for (int k = 0; k < 4; k++) fa[i][k] = tf32(fa[i][k]);
-#pragma unroll
-				for (int j = 0; j < NI; j++) fb[j][0] = tf32(fb[j][0]), fb[j][1] = tf32(fb[j][1]);
 			}
 #pragma unroll
 			for (int i = 0; i < MI; i++)
@@ -196,19 +208,20 @@ template <class S> struct SumsFP32 {
 	static __device__ __forceinline__ int col_of(int j) { return threadIdx.x % 16 + 16 * j; }
 
 	__device__ __forceinline__ void add(const float *a, const float *b) {
-#pragma unroll 2
+#pragma unroll 1
 		for (int kk = 0; kk < S::BK; kk += 4) {
-			float fa[MI][4], fb[NI][4];
+			float fa[MI][4];
 #pragma unroll
 			for (int i = 0; i < MI; i++) load<S::AT, S::LDA>(fa[i], a, row_of(i), kk);
 #pragma unroll
-			for (int j = 0; j < NI; j++) load<S::BT, S::LDB>(fb[j], b, col_of(j), kk);
+			for (int j = 0; j < NI; j++) {
+				float fb[4];
+				load<S::BT, S::LDB>(fb, b, col_of(j), kk);
 #pragma unroll
-			for (int k = 0; k < 4; k++)
+				for (int k = 0; k < 4; k++)
 #pragma unroll
-				for (int i = 0; i < MI; i++)
-#pragma unroll
-					for (int j = 0; j < NI; j++) c[i][j] = fmaf(fa[i][k], fb[j][k], c[i][j]);
+					for (int i = 0; i < MI; i++) c[i][j] = fmaf(fa[i][k], fb[k], c[i][j]);
+			}
 		}
 	}
 	template <bool T, int LD> static __device__ __forceinline__ void load(float (&f)[4], const float *p, int i, int kk) {
@@ -232,8 +245,8 @@ template <class S> struct SumsOf<S, true> { typedef SumsFP32<S> type; };
 
 // Adds up the segments of a tile whose first row is m0 and first column n0, of m rows and n columns. The
 // sums of MatTN run over rows from to to.
-// Each stage of a is shown to see.
-template <class S, class C, class F> __device__ __forceinline__ void products(const Gemm &g, const Segment *seg, int m0, int n0, int m, int n, int from, int to, C &sums, const F &see) {
+// For tf32 every thread rounds what it has copied. With SUM it adds up fours of a, too.
+template <class S, bool SUM, class C> __device__ __forceinline__ void products(const Gemm &g, const Segment *seg, int m0, int n0, int m, int n, int from, int to, C &sums, bool sum, float4 &total4) {
 	float *shared = shared_floats();
 	int at = 0, k0 = 0, total = 0; // the next to load
 	for (int i = 0; i < g.segments; i++) total += ((S::AT ? to - from : seg[i].k) + S::BK - 1) / S::BK;
@@ -255,13 +268,20 @@ template <class S, class C, class F> __device__ __forceinline__ void products(co
 	}
 	for (int i = 0; i < total; i++) {
 		copies_wait<S::STAGES - 2>();
+		float *a = shared + i % S::STAGES * S::STAGE, *b = a + S::A;
+		const bool ROUND = S::P == TF32;
+		if (ROUND || SUM && sum) {
+			own_tile<S::AT ? S::BK : S::BM, S::AT ? S::BM : S::BK, S::LDA, S::THREADS, ROUND>(a, [&](float4 &v) {
+				if (SUM) total4.x += v.x, total4.y += v.y, total4.z += v.z, total4.w += v.w;
+				if (ROUND) round_tf32(v);
+			});
+		}
+		if (ROUND) own_tile<S::BT ? S::BK : S::BN, S::BT ? S::BN : S::BK, S::LDB, S::THREADS, ROUND>(b, [&](float4 &v) { round_tf32(v); });
 		__syncthreads(); // the stage is there for all, and the one before is free
 		int next = i + S::STAGES - 1;
 		if (next < total) load(next % S::STAGES);
 		copies_end();
-		const float *a = shared + i % S::STAGES * S::STAGE;
-		see(a);
-		sums.add(a, a + S::A);
+		sums.add(a, b);
 	}
 }
 
@@ -311,7 +331,8 @@ template <class S> __device__ __forceinline__ void rows_kernel(const Gemm &g) {
 	int n0 = (blockIdx.x - g.tile[k]) * S::BN, n = g.n[k];
 	typename SumsOf<S, S::P == FP32>::type sums;
 	sums.clear();
-	products<S>(g, g.seg + k * g.segments, m0, n0, rows, n, 0, 0, sums, [](const float *) {});
+	float4 none;
+	products<S, false>(g, g.seg + k * g.segments, m0, n0, rows, n, 0, 0, sums, false, none);
 
 	const float *bias = g.bias[k] ? g.bias[k] + n0 : 0;
 	int c0 = g.col[k] + n0;
@@ -345,12 +366,11 @@ template <class S> __device__ __forceinline__ void rows_kernel(const Gemm &g) {
 // MatTN: the sum over the rows of a unit, or over a part of all rows. The blocks with a product's first
 // columns sum those of dy, too.
 template <class S> __device__ __forceinline__ void sum_kernel(const Gemm &g) {
-	const int PARTS = S::THREADS / S::BM, K = S::BK / PARTS;
+	const int W = S::BM / 4, PARTS = S::THREADS / W; // a thread's fours are those of one column, PARTS rows apart
 	int rows = g.axis == 0 ? g.rows : min(g.rows, g.s->count[g.axis]), k = 0;
 	while (k + 1 < g.blocks && (int)blockIdx.x >= g.tile[k + 1]) k++;
 	int n = g.n[k], m = g.m[k], wide = (n + S::BN - 1) / S::BN, at = blockIdx.x - g.tile[k];
 	int m0 = at / wide * S::BM, n0 = at % wide * S::BN;
-	int column = threadIdx.x % S::BM, part = threadIdx.x / S::BM;
 	bool sum = g.sum[k] && n0 == 0, whole = g.splits == 1;
 	int units = g.units ? min(g.most, g.s->count[3]) : g.splits;
 	for (int u = blockIdx.z; u < units; u += gridDim.z) {
@@ -363,23 +383,20 @@ template <class S> __device__ __forceinline__ void sum_kernel(const Gemm &g) {
 		}
 		typename SumsOf<S, S::P == FP32>::type sums;
 		sums.clear();
-		float s = 0;
-		products<S>(g, g.seg + k, m0, n0, m, n, from, to, sums, [&](const float *a) {
-			if (!sum) return;
-#pragma unroll
-			for (int i = 0; i < K; i++) s += a[(part * K + i) * S::LDA + column];
-		});
+		float4 fours = make_float4(0, 0, 0, 0);
+		products<S, true>(g, g.seg + k, m0, n0, m, n, from, to, sums, sum, fours);
 		float *parts = g.part + (size_t)u * g.total + g.col[k];
 		if (sum) {
 			float *shared = shared_floats();
 			__syncthreads();
-			shared[threadIdx.x] = s;
+			*(float4 *)(shared + threadIdx.x * 4) = fours;
 			__syncthreads();
-			if (part == 0 && m0 + column < m) {
+			for (int c = threadIdx.x; c < S::BM && m0 + c < m; c += S::THREADS) {
+				float s = 0;
 #pragma unroll
-				for (int i = 1; i < PARTS; i++) s += shared[i * S::BM + column];
-				if (whole) put(g.sum[k] + m0 + column, s, g.accs[k] & 2);
-				else parts[m * n + m0 + column] = s;
+				for (int i = 0; i < PARTS; i++) s += shared[i * S::BM + c];
+				if (whole) put(g.sum[k] + m0 + c, s, g.accs[k] & 2);
+				else parts[m * n + m0 + c] = s;
 			}
 		}
 		float *y = whole ? g.out[k] + u * g.stride : parts;

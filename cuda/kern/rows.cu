@@ -1,4 +1,4 @@
-// One warp a row: sums, softmax, layer norm, unit length.
+// One warp a row: sums, softmax, unit length.
 #include "common.cuh"
 
 // embed: y (R,D); ids, pos, types (R), word, position, type or dead
@@ -13,46 +13,6 @@ extern "C" __global__ void embed(const Args a) {
 		if (t) v += t[j];
 		y[j] = v;
 	}
-}
-
-// norm: y (R,D), mean (R,1), rstd (R,1), sum (R,D); x, res or dead, g (D), b (D)
-extern "C" __global__ void norm(const Args a) {
-	int i = warp_row(), n = a.in[0].cols;
-	if (i >= real_rows(a.in[0], a.s)) return;
-	const float *x = row(a.in[0], i), *res = a.in[1].p ? row(a.in[1], i) : 0;
-	float *y = a.out[0].p ? row(a.out[0], i) : 0, *sum = a.out[3].p ? row(a.out[3], i) : 0;
-	auto at = [&](int j) { return res ? x[j] + res[j] : x[j]; };
-	float s = 0, q = 0;
-	for (int j = lane(); j < n; j += 32) {
-		float v = at(j);
-		s += v;
-		if (sum) sum[j] = v;
-	}
-	s = warp_sum(s) / n;
-	for (int j = lane(); j < n; j += 32) {
-		float d = at(j) - s;
-		q += d * d;
-	}
-	float r = 1 / sqrtf(warp_sum(q) / n + (float)a.f[0]);
-	for (int j = lane(); j < n && y; j += 32) y[j] = (at(j) - s) * r * a.in[2].p[j] + a.in[3].p[j];
-	if (lane() == 0) {
-		if (a.out[1].p) row(a.out[1], i)[0] = s;
-		if (a.out[2].p) row(a.out[2], i)[0] = r;
-	}
-}
-
-// norm_dx: dx (R,D); s, mean, rstd, g, dy
-extern "C" __global__ void norm_dx(const Args a) {
-	int i = warp_row(), n = a.out[0].cols;
-	if (i >= real_rows(a.out[0], a.s)) return;
-	const float *s = row(a.in[0], i), *g = a.in[3].p, *dy = row(a.in[4], i);
-	float u = row(a.in[1], i)[0], r = row(a.in[2], i)[0], *dx = row(a.out[0], i), p = 0, q = 0;
-	for (int j = lane(); j < n; j += 32) {
-		float t = dy[j] * g[j];
-		p += t, q += t * (s[j] - u) * r;
-	}
-	p = warp_sum(p) / n, q = warp_sum(q) / n;
-	for (int j = lane(); j < n; j += 32) put(dx + j, r * (dy[j] * g[j] - p - (s[j] - u) * r * q), a.acc & 1);
 }
 
 // normalize: y (R,D), rnorm (R,1); x. Squares are summed in float64: they may be out of range.
