@@ -9,31 +9,45 @@ import (
 	"rung/nn/backend"
 )
 
-// A tile is the rows and columns of a result that a block computes.
-type tile struct{ size, block int }
+// A tile is the rows and columns of a result that a block computes, and its threads. Kernels are named by
+// the columns.
+type tile struct{ rows, cols, block int }
 
-// tileFor is the greater tile if that fills the device, else the smaller.
-func (e *encoder) tileFor(rows int, cols ...int) tile {
-	n := 0
-	for _, c := range cols {
-		n += ceil(rows, 128) * ceil(c, 128)
-	}
-	if n >= e.be.info.SMs {
-		return tile{128, 256}
-	}
+// tile returns that of a number of columns.
+func (e *encoder) tile(cols int) tile {
+	t := map[int]tile{128: {128, 128, 256}, 96: {128, 96, 192}, 64: {64, 64, 128}}[cols]
 	if e.be.precision == FP32 {
-		return tile{64, 256}
+		t.block = 256
 	}
-	return tile{64, 128}
+	return t
+}
+
+// tileFor is the greatest tile of which there are enough for the device: what a block loads from the
+// cache for each product it computes is less the greater its tile is. Tiles of 96 columns are as many as
+// there are multiprocessors, or nearly, where 4096 rows of 384 are computed.
+func (e *encoder) tileFor(rows int, cols ...int) tile {
+	count := func(t tile) (n int) {
+		for _, c := range cols {
+			n += ceil(rows, t.rows) * ceil(c, t.cols)
+		}
+		return n
+	}
+	if t := e.tile(128); count(t) >= e.be.info.SMs {
+		return t
+	}
+	if t := e.tile(96); count(t) >= e.be.info.SMs*3/4 {
+		return t
+	}
+	return e.tile(64)
 }
 
 // launchOf is the launch of a layout: nt, nn or tn.
 func (e *encoder) launchOf(layout string, t tile, g *gemm) launch {
 	const depth, stages = 32, 3
-	byRow, byCol := t.size*(depth+4), depth*(t.size+8)
-	stage := map[string]int{"nt": 2 * byRow, "nn": byRow + byCol, "tn": 2 * byCol}[layout]
+	byRow, byCol := func(n int) int { return n * (depth + 4) }, func(n int) int { return depth * (n + 8) }
+	stage := map[string]int{"nt": byRow(t.rows) + byRow(t.cols), "nn": byRow(t.rows) + byCol(t.cols), "tn": byCol(t.rows) + byCol(t.cols)}[layout]
 	return launch{
-		kernel: fmt.Sprintf("%v_%s_%d", e.be.precision, layout, t.size), block: t.block, shared: stages * stage * elem, gemm: g,
+		kernel: fmt.Sprintf("%v_%s_%d", e.be.precision, layout, t.cols), block: t.block, shared: stages * stage * elem, gemm: g,
 	}
 }
 
@@ -100,11 +114,11 @@ func (e *encoder) matNT(r *resolved) error {
 		g.blocks, g.segments, g.wide = int32(len(blocks)), max(g.segments, 1), flag(wide)
 		t := e.tileFor(int(x.rows), widths...)
 		for i, b := range blocks {
-			g.tile[i+1] = g.tile[i] + int32(ceil(widths[i], t.size))
+			g.tile[i+1] = g.tile[i] + int32(ceil(widths[i], t.cols))
 			copy(g.seg[int32(i)*g.segments:], b[:g.segments])
 		}
 		l := e.launchOf("nt", t, g)
-		l.grid = [3]int{int(g.tile[len(blocks)]), ceil(int(x.rows), t.size), 1}
+		l.grid = [3]int{int(g.tile[len(blocks)]), ceil(int(x.rows), t.rows), 1}
 		e.add(r.Node, l)
 	}
 	return nil
@@ -136,9 +150,9 @@ func (e *encoder) matNN(r *resolved) error {
 		}
 	}
 	t := e.tileFor(int(dx.rows), int(dx.cols))
-	g.tile[1] = int32(ceil(int(dx.cols), t.size))
+	g.tile[1] = int32(ceil(int(dx.cols), t.cols))
 	l := e.launchOf("nn", t, g)
-	l.grid = [3]int{int(g.tile[1]), ceil(int(dx.rows), t.size), 1}
+	l.grid = [3]int{int(g.tile[1]), ceil(int(dx.rows), t.rows), 1}
 	e.add(r.Node, l)
 	return nil
 }
@@ -218,13 +232,10 @@ func (e *encoder) matTN(r *resolved) error {
 // results fill the device too.
 func (e *encoder) sums(node string, products []gradient, units uint64, stride int64, most int) error {
 	g := &gemm{rows: products[0].dy.rows, axis: products[0].dy.axis, splits: 1, segments: 1, blocks: int32(len(products))}
-	t, wide, total := tile{128, 256}, stride%4 == 0, 0
+	t, wide, total := e.tile(128), stride%4 == 0, 0
 	for _, p := range products {
 		if p.dw.rows < 96 || p.dw.cols < 96 {
-			t = tile{64, 128}
-			if e.be.precision == FP32 {
-				t.block = 256
-			}
+			t = e.tile(64)
 		}
 		wide = wide && p.dw.fours()
 	}
@@ -233,7 +244,7 @@ func (e *encoder) sums(node string, products []gradient, units uint64, stride in
 		p := &products[k]
 		g.seg[k] = segmentOf(&p.dy, &p.x, 0) // k is the rows
 		g.out[k], g.sum[k], g.m[k], g.n[k], g.ld[k], g.accs[k] = p.dw.p, p.db.p, p.dw.rows, p.dw.cols, p.dw.ld, p.acc
-		g.tile[k+1] = g.tile[k] + int32(ceil(int(p.dw.rows), t.size)*ceil(int(p.dw.cols), t.size))
+		g.tile[k+1] = g.tile[k] + int32(ceil(int(p.dw.rows), t.rows)*ceil(int(p.dw.cols), t.cols))
 		g.col[k] = int32(total)
 		split = split && p.dw.cols%4 == 0
 		total += (int(p.dw.rows)*int(p.dw.cols) + int(p.dw.rows) + 3) &^ 3

@@ -1,6 +1,6 @@
 // Matrix products: tiles of BM x BN of the result go through shared memory BK at a time in a ring of
 // stages that cp.async fills. Operands are float32 in memory and in shared memory; they are rounded to tf32
-// there, once, and to bf16 when fragments are loaded, where two become one register.
+// or bf16 when fragments are loaded. (Rounding them in shared memory, once, took longer.)
 //
 // An element is summed in the order of k alone, whatever the tile: a row's result does not depend on the
 // rows beside it.
@@ -65,23 +65,15 @@ template <int R, int C, int LD, int THREADS> __device__ __forceinline__ void loa
 	}
 }
 
-// Calls f for the fours of a tile that this thread copied, which it sees before the block's barrier, and
-// puts them back if they change.
-template <int R, int C, int LD, int THREADS, bool CHANGE, class F> __device__ __forceinline__ void own_tile(float *tile, const F &f) {
+// Calls f for the fours of a tile that this thread copied, which it sees before the block's barrier.
+template <int R, int C, int LD, int THREADS, class F> __device__ __forceinline__ void own_tile(const float *tile, const F &f) {
 	const int W = C / 4;
 #pragma unroll
 	for (int e = 0; e < R * W; e += THREADS) {
 		int i = e + threadIdx.x, r = i / W, c = (i - r * W) * 4;
 		if (R * W % THREADS != 0 && i >= R * W) break;
-		float4 v = *(float4 *)(tile + r * LD + c);
-		f(v);
-		if (CHANGE) *(float4 *)(tile + r * LD + c) = v;
+		f(*(const float4 *)(tile + r * LD + c));
 	}
-}
-
-__device__ __forceinline__ void round_tf32(float4 &v) {
-	v.x = __uint_as_float(tf32(__float_as_uint(v.x))), v.y = __uint_as_float(tf32(__float_as_uint(v.y)));
-	v.z = __uint_as_float(tf32(__float_as_uint(v.z))), v.w = __uint_as_float(tf32(__float_as_uint(v.w)));
 }
 
 // The sums of a tile: by warps in fragments of the tensor cores, or by threads.
@@ -158,6 +150,13 @@ template <class S> struct Sums {
 				}
 #pragma unroll
 				for (int j = 0; j < NI; j++) fb[j][0] = bf16(fb[j][0], fb[j][1]), fb[j][1] = bf16(nb[j][0], nb[j][1]);
+			} else {
+#pragma unroll
+				for (int i = 0; i < MI; i++)
+#pragma unroll
+					for (int k = 0; k < 4; k++) fa[i][k] = tf32(fa[i][k]);
+#pragma unroll
+				for (int j = 0; j < NI; j++) fb[j][0] = tf32(fb[j][0]), fb[j][1] = tf32(fb[j][1]);
 			}
 #pragma unroll
 			for (int i = 0; i < MI; i++)
@@ -208,19 +207,23 @@ template <class S> struct SumsFP32 {
 	static __device__ __forceinline__ int col_of(int j) { return threadIdx.x % 16 + 16 * j; }
 
 	__device__ __forceinline__ void add(const float *a, const float *b) {
-#pragma unroll 1
+		const int STEP = S::AT ? NI : 1, UNROLL = S::AT ? 2 : 1; // few registers, or many loads at once
+#pragma unroll UNROLL
 		for (int kk = 0; kk < S::BK; kk += 4) {
 			float fa[MI][4];
 #pragma unroll
 			for (int i = 0; i < MI; i++) load<S::AT, S::LDA>(fa[i], a, row_of(i), kk);
 #pragma unroll
-			for (int j = 0; j < NI; j++) {
-				float fb[4];
-				load<S::BT, S::LDB>(fb, b, col_of(j), kk);
+			for (int j = 0; j < NI; j += STEP) {
+				float fb[STEP][4];
+#pragma unroll
+				for (int q = 0; q < STEP; q++) load<S::BT, S::LDB>(fb[q], b, col_of(j + q), kk);
 #pragma unroll
 				for (int k = 0; k < 4; k++)
 #pragma unroll
-					for (int i = 0; i < MI; i++) c[i][j] = fmaf(fa[i][k], fb[k], c[i][j]);
+					for (int i = 0; i < MI; i++)
+#pragma unroll
+						for (int q = 0; q < STEP; q++) c[i][j + q] = fmaf(fa[i][k], fb[q][k], c[i][j + q]);
 			}
 		}
 	}
@@ -245,7 +248,7 @@ template <class S> struct SumsOf<S, true> { typedef SumsFP32<S> type; };
 
 // Adds up the segments of a tile whose first row is m0 and first column n0, of m rows and n columns. The
 // sums of MatTN run over rows from to to.
-// For tf32 every thread rounds what it has copied. With SUM it adds up fours of a, too.
+// With SUM every thread adds up the fours of a that it has copied, too.
 template <class S, bool SUM, class C> __device__ __forceinline__ void products(const Gemm &g, const Segment *seg, int m0, int n0, int m, int n, int from, int to, C &sums, bool sum, float4 &total4) {
 	float *shared = shared_floats();
 	int at = 0, k0 = 0, total = 0; // the next to load
@@ -269,14 +272,7 @@ template <class S, bool SUM, class C> __device__ __forceinline__ void products(c
 	for (int i = 0; i < total; i++) {
 		copies_wait<S::STAGES - 2>();
 		float *a = shared + i % S::STAGES * S::STAGE, *b = a + S::A;
-		const bool ROUND = S::P == TF32;
-		if (ROUND || SUM && sum) {
-			own_tile<S::AT ? S::BK : S::BM, S::AT ? S::BM : S::BK, S::LDA, S::THREADS, ROUND>(a, [&](float4 &v) {
-				if (SUM) total4.x += v.x, total4.y += v.y, total4.z += v.z, total4.w += v.w;
-				if (ROUND) round_tf32(v);
-			});
-		}
-		if (ROUND) own_tile<S::BT ? S::BK : S::BN, S::BT ? S::BN : S::BK, S::LDB, S::THREADS, ROUND>(b, [&](float4 &v) { round_tf32(v); });
+		if (SUM && sum) own_tile<S::BK, S::BM, S::LDA, S::THREADS>(a, [&](const float4 &v) { total4.x += v.x, total4.y += v.y, total4.z += v.z, total4.w += v.w; });
 		__syncthreads(); // the stage is there for all, and the one before is free
 		int next = i + S::STAGES - 1;
 		if (next < total) load(next % S::STAGES);
