@@ -47,7 +47,7 @@ var imports = map[string]string{
 	"nn/backend/philox":   "",
 	"nn/backend/ref":      "nn/backend/host nn/backend/philox",
 	"nn/backend/cpu":      "nn/backend/ref",
-	"cuda":                "nn/backend cuda/driver cuda/kern",
+	"cuda":                "nn/backend nn/backend/philox cuda/driver cuda/kern",
 	"cuda/emu":            "cuda/driver cuda/ptx",
 	"nn/device":           "nn/backend/cpu nn/backend/ref cuda",
 	"nn/graph":            "nn/device",
