@@ -30,6 +30,12 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if mutant := os.Getenv(mutantVariable); mutant != "" {
+		if err := mutate(mutant); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	code := m.Run()
 	if n := len(emu.Faults()); n > 0 {
 		fmt.Fprintf(os.Stderr, "%d faults\n", n)
@@ -52,9 +58,11 @@ func writeUnrun(path string) error {
 	lines := emu.Unrun()
 	slices.SortStableFunc(lines, func(a, b ptx.Line) int { return cmp.Or(cmp.Compare(a.Kernel, b.Kernel), a.Number-b.Number) })
 	for _, l := range lines {
-		if _, err := fmt.Fprintf(f, "%s:%d: %s\n", l.Kernel, l.Number, l.Text); err != nil {
+		if _, err := fmt.Fprintln(f, unrunLine(l)); err != nil {
 			return err
 		}
 	}
 	return f.Close()
 }
+
+func unrunLine(l ptx.Line) string { return fmt.Sprintf("%s:%d: %s", l.Kernel, l.Number, l.Text) }
