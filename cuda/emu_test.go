@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	"rung/cuda/emu"
@@ -15,7 +16,8 @@ import (
 )
 
 // The tests run on the emulator, which is chosen when a process starts: this one starts itself again. What a kernel does
-// wrong fails them even where the results are right. RUNG_UNRUN names a file for the instructions that nothing has run.
+// wrong fails them even where the results are right. RUNG_RAN and RUNG_UNRUN name files for the
+// instructions that have run, and have not.
 func TestMain(m *testing.M) {
 	if os.Getenv("GPU_DRIVER") != "emu" {
 		self, err := os.Executable()
@@ -41,28 +43,32 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "%d faults\n", n)
 		code = 1
 	}
-	if path := os.Getenv("RUNG_UNRUN"); path != "" {
-		if err := writeUnrun(path); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
+	for variable, lines := range map[string]func() []ptx.Line{"RUNG_RAN": ran, "RUNG_UNRUN": emu.Unrun} {
+		if path := os.Getenv(variable); path != "" {
+			if err := writeLines(path, lines()); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = 1
+			}
 		}
 	}
 	os.Exit(code)
 }
 
-func writeUnrun(path string) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
+// ran is the instructions that threads have executed.
+func ran() (all []ptx.Line) {
+	for _, lines := range emu.Coverage() {
+		all = append(all, lines...)
 	}
-	lines := emu.Unrun()
-	slices.SortStableFunc(lines, func(a, b ptx.Line) int { return cmp.Or(cmp.Compare(a.Kernel, b.Kernel), a.Number-b.Number) })
-	for _, l := range lines {
-		if _, err := fmt.Fprintln(f, unrunLine(l)); err != nil {
-			return err
-		}
-	}
-	return f.Close()
+	return all
 }
 
-func unrunLine(l ptx.Line) string { return fmt.Sprintf("%s:%d: %s", l.Kernel, l.Number, l.Text) }
+func writeLines(path string, lines []ptx.Line) error {
+	slices.SortStableFunc(lines, func(a, b ptx.Line) int { return cmp.Or(cmp.Compare(a.Kernel, b.Kernel), a.Number-b.Number) })
+	var b strings.Builder
+	for _, l := range lines {
+		fmt.Fprintln(&b, lineText(l))
+	}
+	return os.WriteFile(path, []byte(b.String()), 0o644)
+}
+
+func lineText(l ptx.Line) string { return fmt.Sprintf("%s:%d: %s", l.Kernel, l.Number, l.Text) }

@@ -16,7 +16,7 @@ static CUresult init(unsigned int flags) { return flags == 0 ? CUDA_SUCCESS : CU
 	case error:   \
 		return #error
 static const char *name_of(CUresult error) {
-	switch (error) {
+	switch ((int)error) {
 		NAME(CUDA_SUCCESS);
 		NAME(CUDA_ERROR_INVALID_VALUE);
 		NAME(CUDA_ERROR_OUT_OF_MEMORY);
@@ -53,6 +53,8 @@ static const char *name_of(CUresult error) {
 		NAME(CUDA_ERROR_CAPTURED_EVENT);
 		NAME(CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD);
 		NAME(CUDA_ERROR_UNKNOWN);
+	case 222: /* since CUDA 11.1; cuda.h here does not name it */
+		return "CUDA_ERROR_UNSUPPORTED_PTX_VERSION";
 	default:
 		return NULL;
 	}
