@@ -43,7 +43,7 @@ func (k *Kernel) Mutate(ran []Line, n int, seed uint64, test func(*Kernel) error
 	if len(places) == 0 {
 		return nil, fmt.Errorf("ptx: no instruction of %s has run", k.Name)
 	}
-	rng := &draws{state: seed}
+	rng := &draws{state: mix(seed)}
 	var out []*Mutant
 	seen := map[string]bool{}
 	for try := 0; len(out) < n && try < 100*n; try++ {
@@ -84,7 +84,7 @@ var swaps = []string{
 	"shr.:shl.", ".lt.:.le.", ".le.:.lt.", ".gt.:.ge.", ".ge.:.gt.", ".eq.:.ne.", ".ne.:.eq.", ".ltu.:.leu.", ".geu.:.gtu.", ".and.:.or.",
 	".or.:.and.", ".bfly.:.down.", ".down.:.up.", ".u16:.s16", "ex2.:lg2.", "rsqrt.:sqrt.", "rcp.approx:sqrt.approx",
 	"neg.:abs.", "abs.:neg.", "selp.:slct.", ".x4.:.x2.", ".trans.:.", "wait_group 0:wait_group 1",
-	"wait_group 1:wait_group 2", "bra.uni:bra",
+	"wait_group 1:wait_group 2",
 }
 
 // change makes one change of a statement.
@@ -111,8 +111,10 @@ func (r *draws) change(k *Kernel, text string) string {
 			}
 			return "@!" + guard[1:] + " " + rest
 		}
-	case 3: // leave it out
-		return ""
+	case 3: // leave it out; without ret at the end, the end follows anyway
+		if text != "ret" {
+			return ""
+		}
 	case 4: // order of two operands
 		if p := operandPlaces(text); len(p) > 2 && !commutes.MatchString(text) {
 			i := 1 + r.below(len(p)-2)
