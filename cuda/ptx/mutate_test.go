@@ -106,7 +106,7 @@ func sums(k *Kernel, n int, cover *Coverage) error {
 		for _, v := range x[r*n : (r+1)*n] {
 			want += float64(v) * float64(v)
 		}
-		if got := float64(f32(uint32(load(b[4*r : 4*r+4])))); !(math.Abs(got-want) < 1e-3) {
+		if got := float64(f32(uint32(load(b[4*r : 4*r+4])))); !(math.Abs(got-want) < 1e-3+1e-6*want) {
 			return fmt.Errorf("row %d is %g, want %g", r, got, want)
 		}
 	}
