@@ -173,6 +173,9 @@ func (b *Backend) Name() string { return fmt.Sprintf("cuda:%d/%v", b.info.Ordina
 // Info is what the device is.
 func (b *Backend) Info() Info { return b.info }
 
+// Exact reports that the operands of matrix products are not rounded.
+func (b *Backend) Exact() bool { return b.precision == FP32 }
+
 // Float is Float32.
 func (b *Backend) Float() backend.Float { return backend.Float32 }
 

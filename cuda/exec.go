@@ -14,16 +14,15 @@ import (
 
 // exec is a program on its memory: launches, which become a graph.
 type exec struct {
-	be       *Backend
-	nodes    []string // by launch: kernel and operator, for messages
-	of       []int    // by launch: the call that it belongs to
-	calls    int
-	list     *driver.List
-	own      *memory // scalars, tables, scratch
-	most     int     // units that there is memory for; -1: any number
-	trace    backend.Trace
-	ms       []float32
-	launched bool
+	be    *Backend
+	nodes []string // by launch: kernel and operator, for messages
+	of    []int    // by launch: the call that it belongs to
+	calls int
+	list  *driver.List
+	own   *memory // scalars, tables, scratch
+	most  int     // units that there is memory for; -1: any number
+	trace backend.Trace
+	ms    []float32
 }
 
 // Encode turns calls into launches.

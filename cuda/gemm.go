@@ -15,16 +15,16 @@ type tile struct{ rows, cols, block int }
 
 // tile returns that of a number of columns.
 func (e *encoder) tile(cols int) tile {
-	t := map[int]tile{128: {128, 128, 256}, 96: {128, 96, 192}, 64: {64, 64, 128}}[cols]
+	t := map[int]tile{128: {128, 128, 256}, 96: {128, 96, 256}, 64: {64, 64, 128}}[cols]
 	if e.be.precision == FP32 {
 		t.block = 256
 	}
 	return t
 }
 
-// tileFor is the greatest tile of which there are enough for the device: what a block loads from the
-// cache for each product it computes is less the greater its tile is. Tiles of 96 columns are as many as
-// there are multiprocessors, or nearly, where 4096 rows of 384 are computed.
+// tileFor is the greatest tile of which there are enough for the device. Tiles of 96 columns are as many as
+// there are multiprocessors, or nearly, where 4096 rows of 384 are computed; tensor cores do not gain by
+// them, with so few warps to wait for memory.
 func (e *encoder) tileFor(rows int, cols ...int) tile {
 	count := func(t tile) (n int) {
 		for _, c := range cols {
@@ -35,7 +35,7 @@ func (e *encoder) tileFor(rows int, cols ...int) tile {
 	if t := e.tile(128); count(t) >= e.be.info.SMs {
 		return t
 	}
-	if t := e.tile(96); count(t) >= e.be.info.SMs*3/4 {
+	if t := e.tile(96); e.be.precision == FP32 && count(t) >= e.be.info.SMs*3/4 {
 		return t
 	}
 	return e.tile(64)

@@ -34,8 +34,8 @@ var kernelFiles = []struct {
 	{"attn_any", []string{"attn_any", "attn_dq_any", "attn_dkv_any"}},
 	{"gemm_fp32", []string{"fp32_nt_128", "fp32_nn_128", "fp32_tn_128", "fp32_nt_96", "fp32_nn_96", "fp32_nt_64", "fp32_nn_64", "fp32_tn_64"}},
 	{"gemm_sum", []string{"gemm_sum"}},
-	{"gemm_tf32", []string{"tf32_nt_128", "tf32_nn_128", "tf32_tn_128", "tf32_nt_96", "tf32_nn_96", "tf32_nt_64", "tf32_nn_64", "tf32_tn_64"}},
-	{"gemm_bf16", []string{"bf16_nt_128", "bf16_nn_128", "bf16_tn_128", "bf16_nt_96", "bf16_nn_96", "bf16_nt_64", "bf16_nn_64", "bf16_tn_64"}},
+	{"gemm_tf32", []string{"tf32_nt_128", "tf32_nn_128", "tf32_tn_128", "tf32_nt_64", "tf32_nn_64", "tf32_tn_64"}},
+	{"gemm_bf16", []string{"bf16_nt_128", "bf16_nn_128", "bf16_tn_128", "bf16_nt_64", "bf16_nn_64", "bf16_tn_64"}},
 }
 
 // encoders give each operation its launches.

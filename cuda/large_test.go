@@ -132,15 +132,19 @@ func TestLarge(t *testing.T) {
 		ids[i], kinds[i] = int32(i*i%97), int32(i%3)
 	}
 	for name, p := range map[string]problem{
-		"matnt": {op: backend.MatNT, i: [4]int{2, backend.ActGELU},
+		"matnt": {
+			op: backend.MatNT, i: [4]int{2, backend.ActGELU},
 			out: []matrix{{axis: backend.Tok, rows: rows, cols: 272}, {axis: backend.Tok, rows: rows, cols: 272}},
-			in:  []matrix{x, w, normal("b", backend.Fixed, 1, 136), h, u, w, {}, {}, {}}},
+			in:  []matrix{x, w, normal("b", backend.Fixed, 1, 136), h, u, w, {}, {}, {}},
+		},
 		"matnt wide": {op: backend.MatNT, i: [4]int{1}, out: []matrix{{axis: backend.Tok, rows: rows, cols: 640}, {}}, in: []matrix{x, wide, {}, {}, {}}},
 		"matnn":      {op: backend.MatNN, i: [4]int{2, backend.ActGELU}, out: []matrix{{axis: backend.Tok, rows: rows, cols: 200}}, in: []matrix{x, dy, w, dy, w}},
 		"mattn":      {op: backend.MatTN, out: []matrix{{rows: 136, cols: 200, acc: true, v: w.v}}, in: []matrix{dy, x}},
 		"colsum":     {op: backend.ColSum, out: []matrix{{rows: 1, cols: 200}}, in: []matrix{x}},
-		"norm.dg": {op: backend.NormDG, out: []matrix{{rows: 1, cols: 200, acc: true, v: w.v[:200]}, {rows: 1, cols: 200}},
-			in: []matrix{x, normal("m", backend.Tok, rows, 1), normal("r", backend.Tok, rows, 1), normal("d", backend.Tok, rows, 200)}},
+		"norm.dg": {
+			op: backend.NormDG, out: []matrix{{rows: 1, cols: 200, acc: true, v: w.v[:200]}, {rows: 1, cols: 200}},
+			in: []matrix{x, normal("m", backend.Tok, rows, 1), normal("r", backend.Tok, rows, 1), normal("d", backend.Tok, rows, 200)},
+		},
 		"embed.grad":     {op: backend.EmbedGrad, out: []matrix{{rows: 97, cols: 200}}, in: []matrix{{axis: backend.Fixed, rows: 1, cols: rows, ids: ids}, x}},
 		"embed.grad few": {op: backend.EmbedGrad, out: []matrix{{rows: 3, cols: 200, acc: true, v: w.v[:600]}}, in: []matrix{{axis: backend.Fixed, rows: 1, cols: rows, ids: kinds}, x}},
 		"sumsq":          {op: backend.SumSq, out: []matrix{{rows: 1, cols: 2}}, in: []matrix{x, wide}},

@@ -8,7 +8,6 @@
 	extern "C" __global__ void __launch_bounds__(threads, 1) bf16_tn_##size(const Gemm g) { sum_kernel<Shape<__VA_ARGS__, BF16, true, true>>(g); }
 
 ROWS(128, 256, 2, 128, 128, 64, 32, 256, 3)
-ROWS(96, 192, 1, 128, 96, 64, 32, 192, 3)
 ROWS(64, 128, 3, 64, 64, 32, 32, 128, 3)
 SUMS(128, 256, 128, 128, 64, 32, 256, 3)
 SUMS(64, 128, 64, 64, 32, 32, 128, 3)
