@@ -10,6 +10,7 @@
 //	devices, name, capability (80), sms, memory (4G), version (12000)   what there is
 //	seed      shuffles threads and varies .approx results; 0: neither
 //	workers   blocks that run at the same time
+//	limit     instructions of a block's warps, after which it counts as endless
 //	fail      function:n:result: the n-th call of a function fails; may stand several times
 //	failkernel, losekernel   the n-th kernel fails, or loses the device
 //	missing   functions that the driver lacks, joined by +, as an older one does

@@ -13,6 +13,9 @@
 //
 // What it does not know is an error when the text is parsed, never skipped: see [Parse].
 //
+// Not modelled: barriers of some of a block's threads (a bar.warp.sync of some lanes orders nothing; named ones are refused),
+// clusters, wgmma and what else needs more than sm_80, textures, indirect calls and branches, waiting for another block.
+//
 // Results differ from a GPU's in the last bits where the architecture leaves them open: .approx functions (with a seed they
 // vary within their documented error), the order of sums within mma, and mul followed by add, which ptxas may fuse. It says
 // nothing of speed, nor of what ptxas makes of the text.

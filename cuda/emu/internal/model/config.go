@@ -76,12 +76,13 @@ type Failure struct {
 // Defaults is one device of capability 8.0 with 4 GiB, and nothing that goes wrong.
 func Defaults() Config {
 	return Config{
-		Devices: 1, Name: "PTX emulator", Capability: 80, SMs: 4, Memory: 4 << 30, Version: 12000, Seed: 1, LostResult: Unknown,
+		Devices: 1, Name: "PTX emulator", Capability: 80, SMs: 4, Memory: 4 << 30, Version: 12000, Seed: 1, Limit: 1 << 25,
+		LostResult: Unknown,
 	}
 }
 
 // ParseConfig reads "capability=75,memory=64M,fail=cuMemAlloc_v2:3:2" over the defaults. Keys: devices, name, capability,
-// sms, memory (K, M or G), version, seed, workers, fail (function:n:result, again and again), failkernel, losekernel, and
+// sms, memory (K, M or G), version, seed, workers, limit, fail (function:n:result, again and again), failkernel, losekernel, and
 // missing, which is not this package's: the functions that the driver lacks, joined by +.
 func ParseConfig(text string) (Config, error) {
 	c := Defaults()
@@ -104,6 +105,8 @@ func ParseConfig(text string) (Config, error) {
 			c.Version = int(n)
 		case "seed":
 			c.Seed = uint64(n)
+		case "limit":
+			c.Limit = n
 		case "workers":
 			c.Workers = int(n)
 		case "failkernel":
