@@ -63,8 +63,9 @@ test-gpu: bin/staticcheck
 	$(GPU) go test -tags "$(TAGS)" -ldflags=-extldflags=-rdynamic ./cuda/...
 
 # The host's code on the emulator, which runs the committed PTX and checks every access
-test-emu:
-	$(GPU) go vet -tags "$(TAGS) gpuemu" ./cuda/...
+test-emu: bin/staticcheck
+	$(GPU) go vet -tags "$(TAGS) gpuemu" ./cuda/... ./cmd/trainer
+	$(GPU) bin/staticcheck -tags "$(TAGS) gpuemu" ./cuda/... ./cmd/trainer
 	$(GPU) GPU_DRIVER=emu go test -short -skip "TestTrains|TestLarge" -tags "$(TAGS) gpuemu" $$($(GPU) go list -tags "$(TAGS) gpuemu" ./cuda/... | grep -v /driver)
 
 env:
