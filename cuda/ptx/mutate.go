@@ -146,7 +146,7 @@ func (r *draws) change(k *Kernel, text string) string {
 }
 
 var (
-	commutes  = regexp.MustCompile(`^(@\S+ )?((add|mul|and|or|xor|min|max)\.|setp\.(eq|ne)\.[a-z])`)
+	commutes  = regexp.MustCompile(`^(@\S+ )?((add|mul|and|or|xor|min|max|fma|mad)\.|setp\.(eq|ne)\.[a-z])`)
 	registers = regexp.MustCompile(`%[a-z]+[0-9]+`)
 	numbers   = regexp.MustCompile(`[ ,+\[](-?[0-9][0-9A-Za-z]*)`)
 )
