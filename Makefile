@@ -6,7 +6,8 @@
 # make rename MODULE=host/path   moves the module to another name
 # make long     the tests that take minutes
 # make peers PYTHON=…   round trips through the Python libraries
-# Also: race, test-gpu, abi, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
+# make ptx      the PTX of the CUDA kernels, after a change of their sources
+# Also: race, test-gpu, test-emu, abi, ptx-check, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
 
 # gorgonia.org/cu includes <cuda.h> and links -lcuda. It finds our declarations of the driver's ABI and an empty archive:
 # no CUDA toolkit, no driver is needed. The sum makes Go's build cache notice an edited header, which it does not see by
@@ -61,6 +62,12 @@ test-gpu: bin/staticcheck
 	$(GPU) bin/staticcheck -tags "$(TAGS)" ./cuda/...
 	$(GPU) go test -tags "$(TAGS)" -ldflags=-extldflags=-rdynamic ./cuda/...
 
+# The host's code on the emulator, which runs the committed PTX and checks every access
+test-emu: bin/staticcheck
+	$(GPU) go vet -tags "$(TAGS) gpuemu" ./cuda/... ./cmd/trainer
+	$(GPU) bin/staticcheck -tags "$(TAGS) gpuemu" ./cuda/... ./cmd/trainer
+	$(GPU) GPU_DRIVER=emu go test -short -skip "TestTrains|TestLarge" -tags "$(TAGS) gpuemu" $$($(GPU) go list -tags "$(TAGS) gpuemu" ./cuda/... | grep -v /driver)
+
 env:
 	@echo 'export CGO_ENABLED=1'
 	@echo 'export CGO_CFLAGS="$(GPU_CFLAGS)"'
@@ -73,6 +80,18 @@ abi:
 	python3 -m pip download -q --no-deps -d bin/abi nvidia-cuda-runtime-cu12==12.9.79
 	python3 -m zipfile -e bin/abi/*.whl bin/abi
 	cuda/abi/check.py bin/abi/nvidia/cuda_runtime/include
+
+# The kernels' PTX from their sources, by the pinned compilers, which need no GPU; ptx-check compares only
+PTX_PYTHON := bin/ptx/bin/python
+$(PTX_PYTHON): Makefile
+	python3 -m venv bin/ptx
+	$(PTX_PYTHON) -m pip install -q --no-deps nvidia-cuda-nvrtc-cu11==11.8.89 nvidia-cuda-nvcc-cu11==11.8.89
+
+ptx: $(PTX_PYTHON)
+	$(PTX_PYTHON) cuda/kern/ptx.py --write
+
+ptx-check: $(PTX_PYTHON)
+	$(PTX_PYTHON) cuda/kern/ptx.py
 
 bin/staticcheck: Makefile
 	GOBIN=$(CURDIR)/bin go install $(STATICCHECK)
@@ -107,4 +126,4 @@ rename:
 clean:
 	rm -rf bin
 
-.PHONY: all cpu test long peers race test-gpu env abi lint fuzz ci rename clean
+.PHONY: all cpu test long peers race test-gpu test-emu env abi ptx ptx-check lint fuzz ci rename clean

@@ -2,6 +2,7 @@ package train
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -16,6 +17,29 @@ func available() int64 {
 		return limit
 	}
 	return limit / 5 * 4
+}
+
+// available is the memory that the run may plan with, including what weights and moments have taken
+// already: of the device where that has its own, else of the machine.
+func (r *Run) available() (int64, error) {
+	own, ok := r.be.(interface{ Available() (int64, error) })
+	if !ok {
+		return available(), nil
+	}
+	n, err := own.Available()
+	if err != nil {
+		return 0, fmt.Errorf("train: %w", err)
+	}
+	return n/5*4 + r.kept(), nil
+}
+
+// kept is the bytes of weights, gradients and moments.
+func (r *Run) kept() int64 {
+	n := r.store.Master.Size() + r.store.Grad.Size()
+	for _, m := range r.opt.moments {
+		n += m.mem.Size()
+	}
+	return n
 }
 
 // machine is what the kernel's table in a file says is available.

@@ -45,7 +45,10 @@ func (r *Run) makePlan(batches [][]int, fixed int) (*plan, error) {
 	}
 	limit := r.cfg.Memory
 	if limit == 0 {
-		limit = available()
+		var err error
+		if limit, err = r.available(); err != nil {
+			return nil, err
+		}
 	}
 	for {
 		if err := r.fit(p, batches); err != nil {

@@ -47,7 +47,7 @@ var imports = map[string]string{
 	"nn/backend/philox":   "",
 	"nn/backend/ref":      "nn/backend/host nn/backend/philox",
 	"nn/backend/cpu":      "nn/backend/ref",
-	"cuda":                "nn/backend cuda/driver cuda/kern",
+	"cuda":                "nn/backend nn/backend/philox cuda/driver cuda/kern",
 	"cuda/emu":            "cuda/driver cuda/ptx",
 	"nn/device":           "nn/backend/cpu nn/backend/ref cuda",
 	"nn/graph":            "nn/device",
@@ -71,7 +71,7 @@ var imports = map[string]string{
 	"cmd/trainer/app/quick":          "cmd/trainer/app/quick/base rank train",
 	"cmd/trainer/app/quick/base":     "data/lingua nn/arch nn/loss train",
 	"cmd/trainer/app/quick/base/gen": "cmd/trainer/app/quick/base train",
-	"cmd/trainer":                    "cmd/trainer/app",
+	"cmd/trainer":                    "cmd/trainer/app cuda/emu",
 
 	// imported by tests only
 	"nn/nntest/...": "lora distill",

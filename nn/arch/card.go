@@ -12,6 +12,7 @@ import (
 
 	"rung/checkpoints"
 	"rung/data/token"
+	"rung/nn/backend"
 )
 
 // CardFile is the file that says what a saved directory holds, beside what other programs read.
@@ -92,8 +93,20 @@ func (c *Card) CheckTokenizer(t *token.Tokenizer) error {
 	return nil
 }
 
-// Tolerance is how far golden scores may be off, relative to the greater of 1 and their size.
-const Tolerance = 1e-4
+// Tolerance is how far golden scores may be off, relative to the greater of 1 and their size;
+// ToleranceRounded is that of a backend which rounds the operands of matrix products, to tf32 or bf16.
+const (
+	Tolerance        = 1e-4
+	ToleranceRounded = 2e-2
+)
+
+// tolerance is that of a backend. One that rounds says that it is not exact.
+func tolerance(be backend.Backend) float64 {
+	if r, ok := be.(interface{ Exact() bool }); ok && !r.Exact() {
+		return ToleranceRounded
+	}
+	return Tolerance
+}
 
 // ErrScores is wrapped where golden scores are not what the model gives.
 var ErrScores = errors.New("the model does not score as it did when it was saved")
@@ -114,7 +127,7 @@ func (c *Card) Check(ctx context.Context, m Model, s *Scorer) error {
 		}
 		for k, want := range p.Scores {
 			off := math.Abs(float64(got[i][k]) - float64(want))
-			if !(off <= Tolerance*max(1, math.Abs(float64(want)))) { // NaN is off
+			if !(off <= tolerance(s.be)*max(1, math.Abs(float64(want)))) { // NaN is off
 				return fmt.Errorf("arch: %s: golden pair %d: score %g, want %g: %w", CardFile, i, got[i][k], want, ErrScores)
 			}
 		}

@@ -4,6 +4,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"rung/nn/backend"
 	"rung/nn/backend/cpu"
@@ -11,16 +12,30 @@ import (
 )
 
 // ErrUnknown reports a name that is no device's.
-var ErrUnknown = errors.New("want auto, cpu or ref")
+var ErrUnknown = errors.New("want auto, cpu, cuda:N or ref")
 
-// Open returns the backend that a name asks for: "auto" or "" for the best there is, "cpu", or "ref",
-// the reference kernels. The environment's RUNG_CPU forces an instruction set of the CPU.
+// Open returns the backend that a name asks for:
+//
+//	auto or ""   a GPU where this build, the driver and the device serve, else the CPU
+//	cpu          the CPU; the environment's RUNG_CPU forces an instruction set
+//	cuda:N       GPU N (cuda alone: 0), in float32; cuda:N/tf32 and cuda:N/bf16 multiply on tensor cores
+//	ref          the reference kernels
+//
+// Whoever opens a GPU twice shares it.
 func Open(name string) (backend.Backend, error) {
-	switch name {
-	case "", "auto", "cpu":
+	switch {
+	case name == "cpu":
 		return cpu.New()
-	case "ref":
+	case name == "ref":
 		return ref.New[float32](), nil
+	case name == "" || name == "auto":
+		if hasGPU() {
+			return openGPU("")
+		}
+		return cpu.New()
+	}
+	if rest, ok := strings.CutPrefix(name, "cuda"); ok {
+		return openGPU(rest)
 	}
 	return nil, fmt.Errorf("device: %q: %w", name, ErrUnknown)
 }

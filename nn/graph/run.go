@@ -225,6 +225,9 @@ func Output[F host.Float](r *Run, name string, rows int, dst []F) ([]F, error) {
 	size := r.be.Float().Size()
 	at := len(dst)
 	dst = append(dst, make([]F, rows*b.Cols)...)
+	if rows > 1 && b.Ld == b.Cols { // at once: each read of a device's memory waits for it
+		return dst, m.ReadAt(host.Bytes(dst[at:]), int64(off)*int64(size))
+	}
 	for i := range rows {
 		if err := m.ReadAt(host.Bytes(dst[at+i*b.Cols:at+(i+1)*b.Cols]), int64(off+i*b.Ld)*int64(size)); err != nil {
 			return nil, err

@@ -87,7 +87,7 @@ multiply-adds, measured beside each case; GFLOP/s counts only the matrix product
 	f := cmd.Flags()
 	f.StringVar(&only, "only", "", "cases whose name matches this regular `EXPRESSION`")
 	f.StringVar(&config, "config", "", "`FILE` config.json of another encoder")
-	f.StringVar(&device, "device", "auto", "auto, cpu, or ref (the reference kernels)")
+	f.StringVar(&device, "device", "auto", "auto, cpu, cuda:N, or ref (the reference kernels)")
 	f.IntVar(&rounds, "rounds", 5, "how often each case is measured; the median counts")
 	f.Bool("operators", false, "each operator by itself, too")
 	f.StringVar(&out, "out", "", "write the report to `FILE`, as JSON")

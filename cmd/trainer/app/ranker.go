@@ -29,7 +29,7 @@ func (m *modelFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&m.model, "model", "", "model or adapter: a `DIR` or hf:org/name@revision")
 	f.StringVar(&m.base, "base", "", "the adapter's base, instead of the one that it names: a `DIR` or hf:org/name@revision")
-	f.StringVar(&m.device, "device", "auto", "auto, cpu, or ref (the reference kernels)")
+	f.StringVar(&m.device, "device", "auto", "auto, cpu, cuda:N, or ref (the reference kernels)")
 	f.IntVar(&m.length, "max-length", 0, "tokens of a sequence; 0: as the model says")
 	needed(cmd, "model")
 }

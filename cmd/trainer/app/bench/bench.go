@@ -121,8 +121,11 @@ func measure(ctx context.Context, be backend.Backend, o Options, c Case) (*Resul
 	if c.Kind == "score" {
 		err = score(ctx, be, m, c, o.Rounds, res, t)
 	} else {
-		cfg := train.Defaults()
-		cfg.Backend, cfg.Epochs, cfg.Steps, cfg.Batch, cfg.Unit, cfg.Dropout, cfg.Sampler = be, 0, steps*(o.Rounds+1), c.Batch, "row", false, data.InOrder{Batch: c.Batch}
+		cfg, rounds := train.Defaults(), o.Rounds+1
+		if onDevice(be) {
+			rounds++ // one to be traced
+		}
+		cfg.Backend, cfg.Epochs, cfg.Steps, cfg.Batch, cfg.Unit, cfg.Dropout, cfg.Sampler = be, 0, steps*rounds, c.Batch, "row", false, data.InOrder{Batch: c.Batch}
 		err = trainSteps(ctx, m, c, cfg, steps, res, t)
 	}
 	if err != nil {
@@ -135,6 +138,9 @@ func measure(ctx context.Context, be backend.Backend, o Options, c Case) (*Resul
 	return res, nil
 }
 
+// onDevice tells whether calls run as one graph, without the host.
+func onDevice(be backend.Backend) bool { return strings.HasPrefix(be.Name(), "cuda") }
+
 func trainSteps(ctx context.Context, m *model, c Case, cfg train.Config, steps int, res *Result, t *table) error {
 	run, err := train.Start(ctx, m, loss.BCE{}, train.Data{Train: examples(c.Lengths)}, cfg)
 	if err != nil {
@@ -143,12 +149,17 @@ func trainSteps(ctx context.Context, m *model, c Case, cfg train.Config, steps i
 	defer run.Close()
 	res.PlanMiB = float64(run.Plan().Bytes) / (1 << 20)
 	var seconds [][]float64 // by step of a round
+	traced, timed := steps, cfg.Steps
+	if onDevice(cfg.Backend) { // tracing takes the graph apart: steps are timed without it
+		traced = cfg.Steps - steps
+		timed = traced
+	}
 	for s := range run.Steps() {
 		k := (s.N - 1) % steps
-		if s.N == steps { // all buffers have been touched
+		if s.N == traced { // all buffers have been touched
 			run.Trace(t.add)
 		}
-		if s.N > steps {
+		if s.N > steps && s.N <= timed {
 			seconds = at(seconds, k, s.Seconds)
 			if s.N <= 2*steps {
 				res.Seqs, res.Tokens = res.Seqs+s.Seqs, res.Tokens+s.Tokens

@@ -1,0 +1,48 @@
+/* What package cuda does on every step, each in one call from Go: see hot.go. */
+#ifndef GPU_HOT_H
+#define GPU_HOT_H
+
+#include <stddef.h>
+#include "../abi/include/cuda.h"
+
+#pragma GCC visibility push(hidden)
+
+/* A result, and the driver function that gave it. */
+struct gpu_result {
+	CUresult code;
+	const char *call;
+};
+
+/* One kernel launch. All kernels take one structure, by value. */
+struct gpu_launch {
+	CUfunction function;
+	unsigned grid[3], block, shared;
+	void *args;
+};
+
+struct gpu_result gpu_open(int ordinal, CUcontext *context, CUstream *stream);
+struct gpu_result gpu_close(int ordinal, CUcontext context, CUstream stream);
+struct gpu_result gpu_load(CUcontext context, const char *image, CUmodule *module);
+struct gpu_result gpu_kernel(CUcontext context, CUmodule module, const char *name, int shared, CUfunction *function);
+struct gpu_result gpu_alloc(CUcontext context, CUstream stream, size_t n, CUdeviceptr *memory);
+struct gpu_result gpu_available(CUcontext context, size_t *available, size_t *total);
+struct gpu_result gpu_free(CUcontext context, CUdeviceptr memory);
+struct gpu_result gpu_pin(CUcontext context, size_t n, void **memory);
+struct gpu_result gpu_unpin(CUcontext context, void *memory);
+struct gpu_result gpu_write(CUcontext context, CUstream stream, CUdeviceptr to, const void *from, size_t n);
+struct gpu_result gpu_read(CUcontext context, CUstream stream, void *to, CUdeviceptr from, size_t n);
+struct gpu_result gpu_clear(CUcontext context, CUstream stream, CUdeviceptr to, size_t n);
+struct gpu_result gpu_wait(CUcontext context, CUstream stream);
+
+/* Launches in order; *failed is the one that was refused. With wait each is waited for. */
+struct gpu_result gpu_run(CUcontext context, CUstream stream, const struct gpu_launch *launches, int n, int wait, int *failed);
+/* The same with the milliseconds of each. */
+struct gpu_result gpu_time(CUcontext context, CUstream stream, const struct gpu_launch *launches, int n, float *ms, int *failed);
+/* Makes the launches a graph. */
+struct gpu_result gpu_capture(CUcontext context, const struct gpu_launch *launches, int n, CUgraphExec *graph, int *failed);
+struct gpu_result gpu_replay(CUcontext context, CUstream stream, CUgraphExec graph);
+struct gpu_result gpu_drop(CUcontext context, CUgraphExec graph);
+
+#pragma GCC visibility pop
+
+#endif

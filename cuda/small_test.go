@@ -1,0 +1,65 @@
+//go:build gpu && gpuemu
+
+package cuda_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"rung/cuda"
+	"rung/cuda/emu"
+	"rung/nn/backend"
+	"rung/nn/backend/cpu"
+	"rung/nn/graph"
+	"rung/nn/loss"
+	"rung/nn/nntest"
+	"rung/train"
+)
+
+// Whole training steps of a cross-encoder, full and through LoRA, are the CPU's: losses, gradient norms and weights. The
+// emulator has no fault to find in them, and everything that was made is freed.
+func TestSteps(t *testing.T) {
+	host, err := cpu.New()
+	require.NoError(t, err)
+	for name, adapter := range map[string]bool{"full": false, "lora": true} {
+		t.Run(name, func(t *testing.T) {
+			run := func(be backend.Backend) (steps []train.Step, weights map[string][]float32) {
+				c := train.Defaults()
+				c.Backend, c.Epochs, c.Batch, c.Optimizer, c.LR, c.MicroTokens = be, 1, 2, "sgd", .1, 64
+				m := tiny(t, adapter)
+				run, err := train.Start(context.Background(), m, loss.BCE{}, train.Data{Train: queries(4)}, c)
+				require.NoError(t, err)
+				defer func() { require.NoError(t, run.Close()) }()
+				for s := range run.Steps() {
+					steps = append(steps, s)
+				}
+				require.NoError(t, run.Err())
+				weights = map[string][]float32{}
+				for _, p := range m.Params() {
+					weights[p.Path], err = graph.ReadWeight[float32](run.Store(), p.Path)
+					require.NoError(t, err)
+				}
+				return steps, weights
+			}
+			emu.Reset(emu.Defaults(), false)
+			be, err := cuda.Open(0, cuda.FP32)
+			require.NoError(t, err)
+			want, weights := run(host)
+			got, w := run(be)
+			require.NoError(t, be.Close())
+			require.Len(t, got, len(want))
+			for i := range want {
+				require.InEpsilon(t, want[i].Loss, got[i].Loss, 1e-5, "loss of step %d", i)
+				require.InEpsilon(t, want[i].GradNorm, got[i].GradNorm, 1e-4, "gradient norm of step %d", i)
+			}
+			for path, v := range weights {
+				require.Less(t, nntest.Rel(w[path], v), 1e-4, path)
+			}
+			require.Empty(t, emu.Faults())
+			require.Empty(t, emu.Leaks())
+			t.Logf("%d steps, %d kernels", len(got), emu.Kernels())
+		})
+	}
+}
