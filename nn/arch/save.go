@@ -71,7 +71,7 @@ func saveValues(m saver, dir string, value func(path string) ([]float32, error))
 			return err
 		}
 	}
-	be, err := device.Open("")
+	be, err := device.Open("cpu") // a GPU may be in use
 	if err != nil {
 		return err
 	}
@@ -194,9 +194,13 @@ func saveCard(m saver, dir string, s *graph.Store) error {
 		}
 		c.Base = &b
 	}
-	scorer := NewScorer(s.Backend(), m, 0, s)
+	exact, free, err := exactly(s)
+	if err != nil {
+		return err
+	}
+	scorer := NewScorer(exact.Backend(), m, 0, exact)
 	g, err := measure(context.Background(), m, scorer)
-	if err = errors.Join(err, scorer.Close()); err != nil {
+	if err = errors.Join(err, scorer.Close(), free()); err != nil {
 		return err
 	}
 	c.Golden = g
@@ -205,6 +209,32 @@ func saveCard(m saver, dir string, s *graph.Store) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, CardFile), b, 0o666)
+}
+
+// exactly is s, or where its backend rounds a copy on the CPU: golden scores are compared closely wherever
+// a model is opened. free frees what was copied.
+func exactly(s *graph.Store) (exact *graph.Store, free func() error, err error) {
+	if tolerance(s.Backend()) == Tolerance {
+		return s, func() error { return nil }, nil
+	}
+	be, err := device.Open("cpu")
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := graph.NewStore(be, s.Seg, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, g := range s.Seg {
+		v, err := graph.ReadWeight[float32](s, g.Path)
+		if err == nil {
+			err = graph.WriteWeight(c, g.Path, v)
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, c.Close())
+		}
+	}
+	return c, c.Close, nil
 }
 
 // base names the directory's model for an adapter that lies in dir.
