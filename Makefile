@@ -49,9 +49,10 @@ test:
 long:
 	RUNG_LONG=1 go test -timeout 60m ./nn/arch ./train ./cmd/...
 
-# What is saved here, opened by Transformers, sentence-transformers and PEFT, and the other way: PYTHON has them
+# What is saved here, opened by Transformers, sentence-transformers and PEFT, and the other way, and training with
+# dropout beside theirs: PYTHON has them
 peers:
-	RUNG_PEERS=$(or $(PYTHON),python3) go test -count=1 -timeout 60m -run 'Peer|Python|PEFT' ./checkpoints ./lora ./rank
+	RUNG_PEERS=$(or $(PYTHON),python3) go test -count=1 -timeout 60m -run 'Peer|Python|PEFT' ./checkpoints ./lora ./rank ./train
 
 race:
 	go test -race -short -shuffle=on $(RACE)

@@ -19,7 +19,7 @@ type Config struct {
 	Types     int // token types; 0: the encoder has none
 	Embedding int // width of the embeddings, projected to Hidden where they differ (electra)
 	Eps       float64
-	Dropout   float64 // after embeddings and after each dense layer
+	Dropout   float64 // after embeddings and the dense layers of attention (of which DistilBERT drops nothing) and feed-forward
 	AttnDrop  float64 // of attention probabilities
 	HeadDrop  float64 // before the classifier
 	InitStd   float64

@@ -28,6 +28,7 @@ type Block struct {
 	AttnNorm, OutNorm    *LayerNorm
 	heads                int
 	dropout, attnDropout float64
+	outDropout           float64 // of the output of attention
 	queryPath, keyPath   string
 	valuePath, outPath   string
 	upPath, downPath     string
@@ -61,15 +62,15 @@ func NewEncoder(c Config, prefix string) *Encoder {
 	if c.Embedding != c.Hidden {
 		e.Project = NewLinear(prefix+"embeddings_project", c.Embedding, c.Hidden, true)
 	}
-	n := bertNames
-	if c.ModelType == "distilbert" {
-		n = distilNames
+	n, outDropout := bertNames, c.Dropout
+	if c.ModelType == "distilbert" { // which drops only probabilities of attention
+		n, outDropout = distilNames, 0
 	}
 	for l := range c.Layers {
 		p := prefix + n.layer + strconv.Itoa(l) + "."
 		d := c.Hidden
 		e.Blocks = append(e.Blocks, &Block{
-			Path: p, heads: c.Heads, dropout: c.Dropout, attnDropout: c.AttnDrop,
+			Path: p, heads: c.Heads, dropout: c.Dropout, attnDropout: c.AttnDrop, outDropout: outDropout,
 			queryPath: p + n.query, keyPath: p + n.key, valuePath: p + n.value, outPath: p + n.out, upPath: p + n.up, downPath: p + n.down,
 			Query: NewLinear(p+n.query, d, d, true), Key: NewLinear(p+n.key, d, d, true), Value: NewLinear(p+n.value, d, d, true),
 			Out: NewLinear(p+n.out, d, d, true), AttnNorm: NewLayerNorm(p+n.attnNorm, d, c.Eps),
@@ -110,7 +111,7 @@ func (b *Block) Forward(p *Pass, x graph.E) graph.E {
 	}
 	q, k, v := b.Query.Forward(p, x), b.Key.Forward(p, x), b.Value.Forward(p, x)
 	a := p.Attention(q, k, v, p.Offsets, p.Keys, b.heads, rate, Site(b.Path+"attention.probabilities"))
-	a = p.Dropout(b.Out.Forward(p, a), b.dropout, b.outPath)
+	a = p.Dropout(b.Out.Forward(p, a), b.outDropout, b.outPath)
 	x = b.AttnNorm.Forward(p, p.Add(a, x))
 	h := p.GELU(b.Up.Forward(p, x)) // (T,F)
 	h = p.Dropout(b.Down.Forward(p, h), b.dropout, b.downPath)
