@@ -172,8 +172,9 @@ struct team *rung_team_new(int workers, int patient) {
 	pthread_mutex_init(&t->lock, 0);
 	pthread_cond_init(&t->wake, 0);
 	pthread_cond_init(&t->ended, 0);
-	sigset_t all, old; // signals are for the threads of Go
+	sigset_t all, old; // signals are for the threads of Go, but for that of its profiler
 	sigfillset(&all);
+	sigdelset(&all, SIGPROF);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	while (t->helpers < workers - 1) {
 		struct helper *h = &t->helper[t->helpers];
