@@ -1,5 +1,5 @@
 // Package kern is the kernels of the CUDA backend: CUDA C++ sources, and the PTX that the pinned NVRTC
-// makes of them (make ptx), which CI compares byte for byte. It is for compute capability 8.0 and
+// makes of them (make ptx), and CI checks that it is of these. It is for compute capability 8.0 and
 // later, and drivers from 520 on.
 package kern
 

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
-"""ptx.py [--write] [FILE.cu ...]: the committed PTX is what the pinned NVRTC makes of the sources, and ptxas takes it for
-sm_80 and sm_90 without a spill and within the registers of registers.txt. It needs no GPU, no driver and no toolkit, only
+"""ptx.py [--write] [FILE.cu ...]: the committed PTX was made of these sources by the pinned NVRTC, and ptxas takes it for
+sm_80 and sm_90 without a spill and within the registers of registers.txt. NVRTC 11.8 does not always write the same bytes
+for the largest kernels (their registers are numbered in another order from run to run): the first line of each file is the
+hash of what it was made of, and a fresh compilation must have the same kernels with the same parameters. It needs no GPU,
+no driver and no toolkit, only
 
     pip install --no-deps nvidia-cuda-nvrtc-cu11==11.8.89 nvidia-cuda-nvcc-cu11==11.8.89
 
@@ -9,6 +12,7 @@ one would need a newer driver."""
 import concurrent.futures
 import ctypes
 import glob
+import hashlib
 import os
 import re
 import subprocess
@@ -52,6 +56,17 @@ def compile(nvrtc, path):
     return ptx.raw.rstrip(b'\0')
 
 
+def origin(path):
+    """The first line of the PTX of a source: the hash of it and of all headers."""
+    parts = [path] + sorted(glob.glob(os.path.join(HERE, '*.cuh')))
+    return b'// made of ' + hashlib.sha256(b'\0'.join(open(f, 'rb').read() for f in parts)).hexdigest().encode() + b'\n'
+
+
+def entries(ptx):
+    """The kernels of a PTX text and their parameters."""
+    return re.findall(rb'\.entry (\w+)\(([^)]*)\)', ptx)
+
+
 def assemble(ptxas, path, arch):
     """Registers and bytes of static shared memory of each kernel, and complaints."""
     with tempfile.NamedTemporaryFile() as out:
@@ -87,9 +102,13 @@ def main():
     for path in sources:
         ptx, out = compile(nvrtc, path), path[:-3] + '.ptx'
         if write:
-            open(out, 'wb').write(ptx)
-        elif not os.path.exists(out) or open(out, 'rb').read() != ptx:
-            bad.append(f'{os.path.basename(out)} is not what NVRTC makes of its source: make ptx')
+            open(out, 'wb').write(origin(path) + ptx)
+            continue
+        old = open(out, 'rb').read() if os.path.exists(out) else b''
+        if not old.startswith(origin(path)) or entries(old) != entries(ptx):
+            bad.append(f'{os.path.basename(out)} is not of its source: make ptx')
+        elif old != origin(path) + ptx:
+            print(f'{os.path.basename(out)}: of the same source, in other bytes')
     outs = [p[:-3] + '.ptx' for p in sources]
     jobs = [(o, a) for o in outs for a in ('sm_80', 'sm_90')]
     table = {}
