@@ -4,10 +4,7 @@ package model
 func (d *Driver) DevicePrimaryCtxRetain(ordinal int) (Handle, Result) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.enter("cuDevicePrimaryCtxRetain"); r != Success {
-		return 0, r
-	}
-	dev, r := d.device(ordinal)
+	dev, r := d.at("cuDevicePrimaryCtxRetain", ordinal)
 	if r != Success {
 		return 0, r
 	}
@@ -16,6 +13,14 @@ func (d *Driver) DevicePrimaryCtxRetain(ordinal int) (Handle, Result) {
 	}
 	dev.retains++
 	return dev.primary.handle, Success
+}
+
+// at begins a call that names a device.
+func (d *Driver) at(call string, ordinal int) (*device, Result) {
+	if r := d.enter(call); r != Success {
+		return nil, r
+	}
+	return d.device(ordinal)
 }
 
 func (d *Driver) newContext(dev *device) *context {
@@ -29,10 +34,7 @@ func (d *Driver) newContext(dev *device) *context {
 func (d *Driver) DevicePrimaryCtxRelease(ordinal int) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.enter("cuDevicePrimaryCtxRelease_v2"); r != Success {
-		return r
-	}
-	dev, r := d.device(ordinal)
+	dev, r := d.at("cuDevicePrimaryCtxRelease_v2", ordinal)
 	if r != Success {
 		return r
 	}
@@ -50,10 +52,7 @@ func (d *Driver) DevicePrimaryCtxRelease(ordinal int) Result {
 func (d *Driver) DevicePrimaryCtxReset(ordinal int) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.enter("cuDevicePrimaryCtxReset_v2"); r != Success {
-		return r
-	}
-	dev, r := d.device(ordinal)
+	dev, r := d.at("cuDevicePrimaryCtxReset_v2", ordinal)
 	if r == Success && dev.primary != nil {
 		d.destroy(dev.primary)
 		dev.primary, dev.retains = nil, 0
@@ -65,10 +64,7 @@ func (d *Driver) DevicePrimaryCtxReset(ordinal int) Result {
 func (d *Driver) DevicePrimaryCtxSetFlags(ordinal int, flags uint32) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.enter("cuDevicePrimaryCtxSetFlags_v2"); r != Success {
-		return r
-	}
-	dev, r := d.device(ordinal)
+	dev, r := d.at("cuDevicePrimaryCtxSetFlags_v2", ordinal)
 	if r == Success {
 		dev.flags = flags
 	}
@@ -79,10 +75,7 @@ func (d *Driver) DevicePrimaryCtxSetFlags(ordinal int, flags uint32) Result {
 func (d *Driver) DevicePrimaryCtxGetState(ordinal int) (flags uint32, active bool, r Result) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.enter("cuDevicePrimaryCtxGetState"); r != Success {
-		return 0, false, r
-	}
-	dev, r := d.device(ordinal)
+	dev, r := d.at("cuDevicePrimaryCtxGetState", ordinal)
 	if r != Success {
 		return 0, false, r
 	}
@@ -93,10 +86,7 @@ func (d *Driver) DevicePrimaryCtxGetState(ordinal int) (flags uint32, active boo
 func (d *Driver) CtxCreate(thread, ordinal int) (Handle, Result) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.enter("cuCtxCreate_v2"); r != Success {
-		return 0, r
-	}
-	dev, r := d.device(ordinal)
+	dev, r := d.at("cuCtxCreate_v2", ordinal)
 	if r != Success {
 		return 0, r
 	}

@@ -157,23 +157,29 @@ func (d *Driver) copyFault(call string, err error) Result {
 	return InvalidValue
 }
 
+// blocking begins a call that works on the default stream and has ended when it returns.
+func (d *Driver) blocking(call string, thread int) (*context, Result) {
+	c, r := d.within(call, thread)
+	if r != Success {
+		return nil, r
+	}
+	if r := d.unsafe(thread); r != Success {
+		return nil, r
+	}
+	s := c.streams[0]
+	if r := d.implicit(s); r != Success {
+		return nil, r
+	}
+	return c, d.drain(s)
+}
+
 // Memcpy is a copy that has ended when it returns: cuMemcpyHtoD, cuMemcpyDtoH or cuMemcpyDtoD, on the default stream. One of
 // dst and src is host memory where host is set.
 func (d *Driver) Memcpy(call string, thread int, dst, src uint64, host []byte, n int) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, r := d.within(call, thread)
+	c, r := d.blocking(call, thread)
 	if r != Success {
-		return r
-	}
-	if r := d.unsafe(thread); r != Success {
-		return r
-	}
-	s := c.streams[0]
-	if r := d.implicit(s); r != Success {
-		return r
-	}
-	if r := d.drain(s); r != Success {
 		return r
 	}
 	return d.copy(call, c, dst, src, host, n)
@@ -206,11 +212,7 @@ var seed = maphash.MakeSeed()
 func (d *Driver) MemcpyAsync(call string, thread int, dst, src uint64, host []byte, n int, on Handle) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, r := d.within(call, thread)
-	if r != Success {
-		return r
-	}
-	s, r := d.stream(c, on)
+	c, s, r := d.on(call, thread, on)
 	if r != Success {
 		return r
 	}
@@ -252,18 +254,8 @@ func (d *Driver) MemcpyAsync(call string, thread int, dst, src uint64, host []by
 func (d *Driver) Memset(call string, thread int, dst uint64, pattern []byte, n int) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, r := d.within(call, thread)
+	c, r := d.blocking(call, thread)
 	if r != Success {
-		return r
-	}
-	if r := d.unsafe(thread); r != Success {
-		return r
-	}
-	s := c.streams[0]
-	if r := d.implicit(s); r != Success {
-		return r
-	}
-	if r := d.drain(s); r != Success {
 		return r
 	}
 	if err := c.device.memory.Fill(dst, pattern, n); err != nil {
@@ -276,11 +268,7 @@ func (d *Driver) Memset(call string, thread int, dst uint64, pattern []byte, n i
 func (d *Driver) MemsetAsync(call string, thread int, dst uint64, pattern []byte, n int, on Handle) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, r := d.within(call, thread)
-	if r != Success {
-		return r
-	}
-	s, r := d.stream(c, on)
+	c, s, r := d.on(call, thread, on)
 	if r != Success {
 		return r
 	}

@@ -63,6 +63,16 @@ func (d *Driver) stream(c *context, h Handle) (*stream, Result) {
 	return s, Success
 }
 
+// on begins a call that names a stream of the thread's context.
+func (d *Driver) on(call string, thread int, h Handle) (*context, *stream, Result) {
+	c, r := d.within(call, thread)
+	if r != Success {
+		return nil, nil, r
+	}
+	s, r := d.stream(c, h)
+	return c, s, r
+}
+
 // StreamDestroy is cuStreamDestroy: what is queued still runs.
 func (d *Driver) StreamDestroy(thread int, h Handle) Result {
 	d.mu.Lock()
@@ -154,11 +164,7 @@ func (d *Driver) drain(s *stream) Result {
 func (d *Driver) StreamSynchronize(thread int, h Handle) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, r := d.within("cuStreamSynchronize", thread)
-	if r != Success {
-		return r
-	}
-	s, r := d.stream(c, h)
+	_, s, r := d.on("cuStreamSynchronize", thread, h)
 	if r != Success {
 		return r
 	}
@@ -175,11 +181,7 @@ func (d *Driver) StreamSynchronize(thread int, h Handle) Result {
 func (d *Driver) StreamQuery(thread int, h Handle) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, r := d.within("cuStreamQuery", thread)
-	if r != Success {
-		return r
-	}
-	s, r := d.stream(c, h)
+	_, s, r := d.on("cuStreamQuery", thread, h)
 	if r != Success {
 		return r
 	}
@@ -264,11 +266,7 @@ func (d *Driver) await(rec *record) Result {
 func (d *Driver) StreamWaitEvent(thread int, h, on Handle) Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, r := d.within("cuStreamWaitEvent", thread)
-	if r != Success {
-		return r
-	}
-	s, r := d.stream(c, h)
+	_, s, r := d.on("cuStreamWaitEvent", thread, h)
 	if r != Success {
 		return r
 	}
