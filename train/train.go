@@ -358,11 +358,15 @@ func (r *Run) finish() {
 	if r.torn || r.store == nil {
 		return
 	}
-	errs := []error{r.err, r.saveState(), r.saveModel("last")}
+	kept := r.keep()
+	if r.err != nil && kept != nil { // lost with its device: the last saved state stands
+		return
+	}
+	errs := []error{r.err, kept, r.saveState(), r.saveModel("last")}
 	if r.err == nil && (r.cfg.KeepBest == "" || r.pos.BestStep == 0) {
 		errs = append(errs, r.saveModel("best"))
 	}
-	r.err = errors.Join(append(errs, r.keep())...)
+	r.err = errors.Join(errs...)
 }
 
 // keep makes the learned values those that the model's parameters start from.
