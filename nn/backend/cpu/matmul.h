@@ -33,6 +33,12 @@ static __attribute__((noinline)) void finishPlain(const struct mat *x, long i, l
 static __attribute__((noinline)) void finishGELU(const struct mat *x, long i, long j, const float *c) { finish(x, GELU, i, j, c); }
 static __attribute__((noinline)) void finishGate(const struct mat *x, long i, long j, const float *c) { finish(x, GATE, i, j, c); }
 
+// ask fetches the lines of a block that finish reads or writes: they come while the sum is computed.
+INLINE void ask(const float *p, long ld, long m, long n, const int write) {
+	for (long r = 0; r < m; r++)
+		for (long j = 0; j < n; j += 16) __builtin_prefetch(p + r * ld + j, write);
+}
+
 void FN(mat)(const struct mat *x) {
 	float tile[MR * NR] __attribute__((aligned(64)));
 	void (*const end)(const struct mat *, long, long, const float *) = x->gelu ? finishGELU : x->gate ? finishGate : finishPlain;
@@ -45,8 +51,12 @@ void FN(mat)(const struct mat *x) {
 		long n = least(kc, x->k - k);
 		for (long i = 0; i < x->m; i += MR)
 			for (long j = 0; j < x->n; j += NR) {
+				const long m = least(MR, x->m - i), cols = least(NR, x->n - j);
+				if (last && x->y) ask(x->y + i * x->ldy + j, x->ldy, m, cols, 1);
+				if (last && x->pre) ask(x->pre + i * x->ldpre + j, x->ldpre, m, cols, 1);
+				if (last && x->gate) ask(x->gate + i * x->ldgate + j, x->ldgate, m, cols, 0);
 				float *c = first && last ? tile : x->part + (j / NR * groups + i / MR) * (MR * NR);
-				along(least(MR, x->m - i), least(NR, x->n - j), n, x->a + i * x->lda + k, x->lda, x->b + j * x->k + k * NR, NR, c, NR, !first);
+				along(m, cols, n, x->a + i * x->lda + k, x->lda, x->b + j * x->k + k * NR, NR, c, NR, !first);
 				if (last) end(x, i, j, c);
 			}
 	}

@@ -82,31 +82,54 @@ void FN(dropout)(const struct dropout *x) {
 	}
 }
 
-// norm is y = (s - mean) rstd g + b with s = x + res, in two passes over a row in the first cache.
+// Loops over a row take four vectors at a time, each with a sum of its own: one sum would wait for itself.
+enum { SUMS = 4 };
+#define ALONG_ROW(cols, body)                                                                               \
+	do {                                                                                                \
+		long j = 0;                                                                                 \
+		for (; j + SUMS * VL <= (cols); j += SUMS * VL)                                             \
+			_Pragma("GCC unroll 4") for (int u = 0; u < SUMS; u++) body(j + u * VL, VL, u);     \
+		for (; j < (cols); j += VL) body(j, (cols) - j, 0);                                         \
+	} while (0)
+
+static inline float total(const vf t[SUMS]) { return vsum(vadd(vadd(t[0], t[1]), vadd(t[2], t[3]))); }
+static inline void clear(vf t[SUMS]) {
+	for (int u = 0; u < SUMS; u++) t[u] = vzero();
+}
+
+// norm is y = (s - mean) rstd g + b with s = x + res, in three passes over a row in the first cache.
 void FN(norm)(const struct norm *x) {
+	const long cols = x->cols;
 	for (long i = 0; i < x->rows; i++) {
 		float *y = x->y ? x->y + i * x->ldy : x->row, *sum = x->sum ? x->sum + i * x->ldsum : 0;
 		const float *in = x->x + i * x->ldx, *res = row(x->res, i, x->ldres);
-		vf t = vzero(), q = vzero();
-		for (long j = 0; j < x->cols; j += VL) {
-			long n = x->cols - j;
-			vf v = vloadn(in + j, n);
-			if (res) v = vadd(v, vloadn(res + j, n));
-			t = vadd(t, v);
-			vstoren(y + j, v, n);
-			if (sum) vstoren(sum + j, v, n);
-		}
-		float mean = vsum(t) / (float)x->cols;
-		for (long j = 0; j < x->cols; j += VL) {
-			vf v = firstof(vsub(vloadn(y + j, x->cols - j), vset(mean)), x->cols - j, 0);
-			q = vfma(v, v, q);
-		}
-		float rstd = (float)(1 / sqrt((double)vsum(q) / (double)x->cols + x->eps));
-		for (long j = 0; x->y && j < x->cols; j += VL) {
-			long n = x->cols - j;
-			vf v = vmul(vsub(vloadn(y + j, n), vset(mean)), vset(rstd));
-			vstoren(y + j, vfma(v, vloadn(x->g + j, n), vloadn(x->b + j, n)), n);
-		}
+		vf t[SUMS];
+		clear(t);
+#define BODY(j, n, u)                                            \
+	do {                                                     \
+		vf v = vloadn(in + (j), n);                      \
+		if (res) v = vadd(v, vloadn(res + (j), n));      \
+		t[u] = vadd(t[u], v);                            \
+		vstoren(y + (j), v, n);                          \
+		if (sum) vstoren(sum + (j), v, n);               \
+	} while (0)
+		ALONG_ROW(cols, BODY);
+#undef BODY
+		const float mean = total(t) / (float)cols;
+		const vf u0 = vset(mean);
+		clear(t);
+#define BODY(j, n, u)                                                        \
+	do {                                                                 \
+		vf v = firstof(vsub(vloadn(y + (j), n), u0), n, 0);          \
+		t[u] = vfma(v, v, t[u]);                                     \
+	} while (0)
+		ALONG_ROW(cols, BODY);
+#undef BODY
+		const float rstd = (float)(1 / sqrt((double)total(t) / (double)cols + x->eps));
+		const vf r0 = vset(rstd);
+#define BODY(j, n, u) vstoren(y + (j), vfma(vmul(vsub(vloadn(y + (j), n), u0), r0), vloadn(x->g + (j), n), vloadn(x->b + (j), n)), n)
+		if (x->y) ALONG_ROW(cols, BODY);
+#undef BODY
 		if (x->mean) x->mean[i * x->ldmean] = mean;
 		if (x->rstd) x->rstd[i * x->ldrstd] = rstd;
 	}
@@ -114,24 +137,52 @@ void FN(norm)(const struct norm *x) {
 
 // norm_dx is rstd (dy g - mean(dy g) - h mean(dy g h)), with h = (s - mean) rstd.
 void FN(norm_dx)(const struct norm_dx *x) {
+	const long cols = x->cols;
 	for (long i = 0; i < x->rows; i++) {
 		float *dx = x->dx + i * x->lddx;
 		const float *s = x->s + i * x->lds, *dy = x->dy + i * x->lddy;
-		vf u = vset(x->mean[i * x->ldmean]), r = vset(x->rstd[i * x->ldrstd]), p = vzero(), q = vzero();
-		for (long j = 0; j < x->cols; j += VL) {
-			long n = x->cols - j;
-			vf t = vmul(vloadn(dy + j, n), vloadn(x->g + j, n)); // 0 past the row
-			p = vadd(p, t);
-			q = vfma(t, vmul(vsub(vloadn(s + j, n), u), r), q);
+		const vf m = vset(x->mean[i * x->ldmean]), r = vset(x->rstd[i * x->ldrstd]);
+		vf ps[SUMS], qs[SUMS];
+		clear(ps), clear(qs);
+#define BODY(j, n, u)                                                            \
+	do { /* past the row t is 0 */                                           \
+		vf t = vmul(vloadn(dy + (j), n), vloadn(x->g + (j), n));         \
+		ps[u] = vadd(ps[u], t);                                          \
+		qs[u] = vfma(t, vmul(vsub(vloadn(s + (j), n), m), r), qs[u]);    \
+	} while (0)
+		ALONG_ROW(cols, BODY);
+#undef BODY
+		const vf p = vset(total(ps) / (float)cols), q = vset(total(qs) / (float)cols);
+#define BODY(j, n, u)                                                                    \
+	do {                                                                             \
+		vf t = vsub(vmul(vloadn(dy + (j), n), vloadn(x->g + (j), n)), p);        \
+		t = vmul(r, vfnma(vmul(vsub(vloadn(s + (j), n), m), r), q, t));          \
+		if (x->acc) t = vadd(t, vloadn(dx + (j), n));                            \
+		vstoren(dx + (j), t, n);                                                 \
+	} while (0)
+		ALONG_ROW(cols, BODY);
+#undef BODY
+	}
+}
+
+// sums_at adds rows r to end of cols ≤ SUMS·VL columns from j on.
+INLINE void sums_at(const struct column_sums *x, const int vectors, long r, long end, long j, long cols, const int add_db, const int add_dg) {
+	vf db[SUMS], dg[SUMS];
+	_Pragma("GCC unroll 4") for (int u = 0; u < vectors; u++) {
+		db[u] = x->db && add_db ? vloadn(x->db + j + u * VL, cols - u * VL) : vzero();
+		dg[u] = x->dg && add_dg ? vloadn(x->dg + j + u * VL, cols - u * VL) : vzero();
+	}
+	for (long i = r; i < end; i++) {
+		const vf m = x->dg ? vset(x->mean[i * x->ldmean]) : vzero(), rs = x->dg ? vset(x->rstd[i * x->ldrstd]) : vzero();
+		_Pragma("GCC unroll 4") for (int u = 0; u < vectors; u++) {
+			vf t = vloadn(x->dy + i * x->lddy + j + u * VL, cols - u * VL);
+			db[u] = vadd(db[u], t);
+			if (x->dg) dg[u] = vfma(t, vmul(vsub(vloadn(x->s + i * x->lds + j + u * VL, cols - u * VL), m), rs), dg[u]);
 		}
-		p = vset(vsum(p) / (float)x->cols), q = vset(vsum(q) / (float)x->cols);
-		for (long j = 0; j < x->cols; j += VL) {
-			long n = x->cols - j;
-			vf t = vsub(vmul(vloadn(dy + j, n), vloadn(x->g + j, n)), p), h = vmul(vsub(vloadn(s + j, n), u), r);
-			t = vmul(r, vfnma(h, q, t));
-			if (x->acc) t = vadd(t, vloadn(dx + j, n));
-			vstoren(dx + j, t, n);
-		}
+	}
+	_Pragma("GCC unroll 4") for (int u = 0; u < vectors; u++) {
+		if (x->db) vstoren(x->db + j + u * VL, db[u], cols - u * VL);
+		if (x->dg) vstoren(x->dg + j + u * VL, dg[u], cols - u * VL);
 	}
 }
 
@@ -140,19 +191,10 @@ void FN(norm_dx)(const struct norm_dx *x) {
 void FN(column_sums)(const struct column_sums *x) {
 	for (long r = 0; r == 0 || r < x->rows; r += STRIP) {
 		const int add_db = r > 0 || x->acc_db, add_dg = r > 0 || x->acc_dg;
-		for (long j = 0; j < x->cols; j += VL) {
-			long n = x->cols - j;
-			vf db = x->db && add_db ? vloadn(x->db + j, n) : vzero(), dg = x->dg && add_dg ? vloadn(x->dg + j, n) : vzero();
-			for (long i = r; i < least(r + STRIP, x->rows); i++) {
-				vf t = vloadn(x->dy + i * x->lddy + j, n);
-				db = vadd(db, t);
-				if (!x->dg) continue;
-				vf h = vmul(vsub(vloadn(x->s + i * x->lds + j, n), vset(x->mean[i * x->ldmean])), vset(x->rstd[i * x->ldrstd]));
-				dg = vfma(t, h, dg);
-			}
-			if (x->db) vstoren(x->db + j, db, n);
-			if (x->dg) vstoren(x->dg + j, dg, n);
-		}
+		const long end = least(r + STRIP, x->rows);
+		long j = 0;
+		for (; j + SUMS * VL <= x->cols; j += SUMS * VL) sums_at(x, SUMS, r, end, j, SUMS * VL, add_db, add_dg);
+		for (; j < x->cols; j += VL) sums_at(x, 1, r, end, j, x->cols - j, add_db, add_dg);
 	}
 }
 
