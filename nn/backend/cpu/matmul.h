@@ -23,7 +23,7 @@ INLINE void finish(const struct mat *x, const int how, long i, long j, const flo
 	long m = least(MR, x->m - i);
 	if (x->n - j >= NR) { // nearly always: several vectors in flight hide the latency of polynomials
 		for (long r = 0; r < m; r++)
-			_Pragma("GCC unroll 2") for (int v = 0; v < NV; v++) store(x, how, i + r, j + v * VL, VL, vload(c + r * NR + v * VL));
+			_Pragma("GCC unroll 4") for (int v = 0; v < NV; v++) store(x, how, i + r, j + v * VL, VL, vload(c + r * NR + v * VL));
 		return;
 	}
 	for (long r = 0; r < m; r++)
@@ -75,9 +75,11 @@ static void columns(float *p, const float *x, long ld, long m, long k) {
 	for (long r0 = 0; r0 < k; r0 += STRIP)
 		for (long i = 0; i < m; i += MR)
 			for (long r = r0; r < least(r0 + STRIP, k); r++) {
-				vf v = vloadn(x + r * ld + i, m - i);
-				if (r == r0 + STRIP - 1 || r == k - 1) vstoren(p + i * k + r * MR, v, MR);
-				else vstore(p + i * k + r * MR, v);
+				const int cut = r == r0 + STRIP - 1 || r == k - 1;
+				for (long c = 0; c < least(MR, m - i); c += VL) {
+					vf v = vloadn(x + r * ld + i + c, m - i - c);
+					vstoren(p + i * k + r * MR + c, v, cut ? MR - c : VL);
+				}
 			}
 }
 

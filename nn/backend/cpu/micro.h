@@ -10,6 +10,9 @@ static inline long least(long a, long b) { return a < b ? a : b; }
 // How a is read: its rows are contiguous along k and s apart (ALONG), or its columns are (ACROSS).
 enum { ALONG, ACROSS };
 
+#ifdef BLOCK_HEADER // of an instruction set that has a block of its own
+#include BLOCK_HEADER
+#else
 INLINE vf element(const int how, const float *const *r, const float *a, long s, int i, int p) {
 	return vset(how == ALONG ? r[i / 3][(i % 3) * s + p] : a[p * s + i]);
 }
@@ -49,10 +52,15 @@ INLINE void block(const int m, const int nv, const int how, long k, const float 
 			vstore(q, add ? vadd(vload(q), acc[i][v]) : acc[i][v]);
 		}
 }
+#endif
 
+#define BLOCK(M, V) block(M, V, how, k, a, s, b, bs, c, ldc, add)
 #define BLOCK_CASE(M) \
-	case M: if (n > VL) block(M, 2, how, k, a, s, b, bs, c, ldc, add); \
-		else block(M, 1, how, k, a, s, b, bs, c, ldc, add); \
+	case M: \
+		if (NV > 3 && n > 3 * VL) BLOCK(M, 4); \
+		else if (NV > 2 && n > 2 * VL) BLOCK(M, 3); \
+		else if (n > VL) BLOCK(M, 2); \
+		else BLOCK(M, 1); \
 		break;
 
 // blocks calls the block of its size: m ≤ MR rows, n ≤ NR columns (whole vectors are written).
@@ -96,32 +104,13 @@ static void panel(float *p, const float *x, long ld, long n, long k) {
 		for (int v = 0; v < NV; v++) vstore(p + v * VL, n > v * VL ? vloadn(x + v * VL, n - v * VL) : vzero());
 }
 
-// transpose8 copies an 8 by 8 block of w to columns of p.
-static inline void transpose8(float *p, const float *w, long ld) {
-	__m256 r[8], t[8];
-	for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(w + i * ld);
-	for (int i = 0; i < 8; i += 2) {
-		t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-		t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-	}
-	for (int i = 0; i < 8; i += 4)
-		for (int j = 0; j < 2; j++) {
-			r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
-			r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xEE);
-		}
-	for (int i = 0; i < 4; i++) {
-		_mm256_storeu_ps(p + i * NR, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-		_mm256_storeu_ps(p + (i + 4) * NR, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-	}
-}
-
 // panelT copies n ≤ NR rows of w (k columns, rows ld apart) to columns.
 static void panelT(float *p, const float *w, long ld, long n, long k) {
-	for (long j = 0; j < NR; j += 8) {
+	for (long j = 0; j < NR; j += SQUARE) {
 		long i = 0;
-		if (n >= j + 8)
-			for (; i + 8 <= k; i += 8) transpose8(p + i * NR + j, w + j * ld + i, ld);
+		if (n >= j + SQUARE)
+			for (; i + SQUARE <= k; i += SQUARE) transpose(p + i * NR + j, w + j * ld + i, ld);
 		for (; i < k; i++)
-			for (long c = j; c < j + 8; c++) p[i * NR + c] = c < n ? w[c * ld + i] : 0;
+			for (long c = j; c < j + SQUARE; c++) p[i * NR + c] = c < n ? w[c * ld + i] : 0;
 	}
 }

@@ -10,6 +10,7 @@
 
 #define FN(name) name##_avx2
 enum { VL = 8, MR = 6, NV = 2, NR = VL * NV, KC = 384 };
+#include "vec_x86.h"
 
 typedef __m256 vf;
 typedef __m256i vi;
