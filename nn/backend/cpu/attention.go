@@ -19,7 +19,7 @@ const (
 	attnScores = 48 * attnKeys
 )
 
-// attn is attention by (sequence, head).
+// attn is attention by sequences and groups of their heads.
 func (s isa) attn() host.Kernel[float32] {
 	size := func(a *args) int {
 		d := a.In[0].Cols / a.I[0]
@@ -28,18 +28,21 @@ func (s isa) attn() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
 		Phases: []host.Phase[float32]{{
-			N:    func(a *args) int { return sequences(a) * a.I[0] },
+			N:    func(a *args) int { return sequences(a) * ceil(a.I[0], headsOf(a)) },
 			Part: func(a *args) int { return 4 * size(a) },
 			Record: func(a *args, lo, hi int) {
+				heads := headsOf(a)
+				groups := ceil(a.I[0], heads)
 				for p := lo; p < hi; p++ {
-					s.attnHead(a, p/a.I[0], p%a.I[0])
+					h := p % groups * heads
+					s.attnHeads(a, p/groups, h, min(heads, a.I[0]-h))
 				}
 			},
 		}},
 	}
 }
 
-// attnGrad is its gradients, by (sequence, head) too.
+// attnGrad is its gradients, by the same pieces.
 func (s isa) attnGrad() host.Kernel[float32] {
 	size := func(a *args) int {
 		d := a.In[0].Cols / a.I[0]
@@ -48,11 +51,14 @@ func (s isa) attnGrad() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
 		Phases: []host.Phase[float32]{{
-			N:    func(a *args) int { return sequences(a) * a.I[0] },
+			N:    func(a *args) int { return sequences(a) * ceil(a.I[0], headsOf(a)) },
 			Part: func(a *args) int { return 4 * size(a) },
 			Record: func(a *args, lo, hi int) {
+				heads := headsOf(a)
+				groups := ceil(a.I[0], heads)
 				for p := lo; p < hi; p++ {
-					s.attnGradHead(a, p/a.I[0], p%a.I[0])
+					h := p % groups * heads
+					s.attnGradHeads(a, p/groups, h, min(heads, a.I[0]-h))
 				}
 			},
 		}},
@@ -61,6 +67,12 @@ func (s isa) attnGrad() host.Kernel[float32] {
 
 // sequences is how many the offsets describe.
 func sequences(a *args) int { return min(a.In[3].Cols-1, a.S.Count[backend.Seq]) }
+
+// headsOf is how many heads of a sequence are one piece: all, if there are sequences enough for the workers.
+func headsOf(a *args) int {
+	pieces := 8 * a.Workers
+	return max(1, min(a.I[0], a.I[0]*sequences(a)/pieces))
+}
 
 // span is the rows of sequence n: of queries (its tokens, or its one selected row) and of keys.
 func span(a *args, n int) (q0, q1, k0, k1 int) {
@@ -71,7 +83,7 @@ func span(a *args, n int) (q0, q1, k0, k1 int) {
 	return k0, k1, k0, k1
 }
 
-// drop is the dropout of a head's probabilities: each head is a site of its own.
+// drop is the dropout of the probabilities of heads from head on: each is a site of its own.
 func drop(a *args, n, head int) C.struct_drop {
 	if a.Int[4] == nil || a.F[0] == 0 {
 		return C.struct_drop{}
@@ -79,7 +91,7 @@ func drop(a *args, n, head int) C.struct_drop {
 	return dropOf(a, a.Int[4][n], a.I[2]+head)
 }
 
-func (s isa) attnHead(a *args, n, head int) {
+func (s isa) attnHeads(a *args, n, head, heads int) {
 	y, lse, q, k, v := a.Dst[0], a.Dst[1], a.Src[0], a.Src[1], a.Src[2]
 	q0, q1, k0, k1 := span(a, n)
 	d := q.Cols / a.I[0]
@@ -87,23 +99,23 @@ func (s isa) attnHead(a *args, n, head int) {
 	if k0 == k1 { // at most one query, and its offset may be the capacity
 		for i := q0; i < q1; i++ {
 			if !y.Nil() {
-				clear(y.Row(i)[j : j+d])
+				clear(y.Row(i)[j : j+heads*d])
 			}
 			if !lse.Nil() {
-				lse.Row(i)[head] = 0
+				clear(lse.Row(i)[head : head+heads])
 			}
 		}
 		return
 	}
 	taskAt(s, a, C.RUNG_TASK_attn, unsafe.Offsetof(C.struct_attn{}.scratch), &C.struct_attn{
 		q: at(q, q0, j), k: at(k, k0, j), v: at(v, k0, j), y: at(y, q0, j), lse: at(lse, q0, head),
-		rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
+		heads: C.long(heads), rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
 		ldq: C.long(q.Ld), ldk: C.long(k.Ld), ldv: C.long(v.Ld), ldy: C.long(y.Ld), ldlse: C.long(lse.Ld),
 		scale: scaleOf(d), drop: drop(a, n, head),
 	})
 }
 
-func (s isa) attnGradHead(a *args, n, head int) {
+func (s isa) attnGradHeads(a *args, n, head, heads int) {
 	dq, dk, dv := a.Dst[0], a.Dst[1], a.Dst[2]
 	q, k, v, y, lse, dy := a.Src[0], a.Src[1], a.Src[2], a.Src[5], a.Src[6], a.Src[7]
 	q0, q1, k0, k1 := span(a, n)
@@ -111,14 +123,14 @@ func (s isa) attnGradHead(a *args, n, head int) {
 	j := head * d
 	if k0 == k1 {
 		for i := q0; i < q1 && !dq.Nil(); i++ {
-			clear(dq.Row(i)[j : j+d])
+			clear(dq.Row(i)[j : j+heads*d])
 		}
 		return
 	}
 	taskAt(s, a, C.RUNG_TASK_attn_grad, unsafe.Offsetof(C.struct_attn_grad{}.scratch), &C.struct_attn_grad{
 		q: at(q, q0, j), k: at(k, k0, j), v: at(v, k0, j), y: at(y, q0, j), lse: at(lse, q0, head), dy: at(dy, q0, j),
 		dq: at(dq, q0, j), dk: at(dk, k0, j), dv: at(dv, k0, j),
-		rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
+		heads: C.long(heads), rows: C.long(q1 - q0), keys: C.long(k1 - k0), d: C.long(d),
 		ldq: C.long(q.Ld), ldk: C.long(k.Ld), ldv: C.long(v.Ld), ldy: C.long(y.Ld), ldlse: C.long(lse.Ld),
 		lddy: C.long(dy.Ld), lddq: C.long(dq.Ld), lddk: C.long(dk.Ld), lddv: C.long(dv.Ld),
 		scale: scaleOf(d), drop: drop(a, n, head),

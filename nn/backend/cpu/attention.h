@@ -89,7 +89,12 @@ static inline long queriesOf(long keys) { return least(SCORES / scoresOf(keys), 
 
 static const float log2e = 1.44269504f, ln2 = 0.693147181f;
 
-void FN(attn)(const struct attn *x) {
+// soon fetches row i of the next head of x, which lies beside this one's: rows are pages apart.
+static inline void soon(const float *x, long ld, long i, long d) {
+	for (long j = 0; j < d; j += 16) __builtin_prefetch(x + i * ld + d + j);
+}
+
+static void attend(const struct attn *x, const int more) {
 	const long d = x->d, block = queriesOf(x->keys);
 	const float scale = x->scale * log2e; // powers of 2: top is in logarithms to that base
 	float *const kt = x->scratch, *const vp = kt + KEYS * d, *const s = vp + KEYS * upto(d, NR);
@@ -104,6 +109,11 @@ void FN(attn)(const struct attn *x) {
 			}
 			scores(m, n, d, x->q + i * x->ldq, x->ldq, kt, s, ld);
 			for (long r = 0; r < m; r++) {
+				if (more && j == 0) {
+					soon(x->q, x->ldq, i + r, d);
+					soon(x->k, x->ldk, i + r, d);
+					soon(x->v, x->ldv, i + r, d);
+				}
 				float t = maximum(s + r * ld, n) * scale;
 				if (j > 0) {
 					t = top[r] > t ? top[r] : t;
@@ -122,6 +132,17 @@ void FN(attn)(const struct attn *x) {
 			if (x->y) times(x->y + (i + r) * x->ldy, d, 1 / sum[r]);
 			if (x->lse) x->lse[(i + r) * x->ldlse] = top[r] * ln2 + logf(sum[r]);
 		}
+	}
+}
+
+void FN(attn)(const struct attn *x) {
+	struct attn head = *x;
+	for (long h = 1; h <= x->heads; h++) {
+		attend(&head, h < x->heads && x->rows == x->keys);
+		head.q += x->d, head.k += x->d, head.v += x->d;
+		if (x->y) head.y += x->d;
+		if (x->lse) head.lse++;
+		head.drop.site++;
 	}
 }
 
@@ -147,7 +168,7 @@ INLINE void gradRow(const struct attn_grad *x, const int drops, float *s, float 
 	}
 }
 
-void FN(attn_grad)(const struct attn_grad *x) {
+static void attendGrad(const struct attn_grad *x, const int more) {
 	const long d = x->d, block = queriesOf(x->keys), wide = upto(d, NR);
 	float *const kt = x->scratch, *const vt = kt + KEYS * d, *const s = vt + KEYS * d, *const g = s + SCORES;
 	float *const kp = g + SCORES, *const qp = kp + KEYS * wide, *const dyp = qp + block * wide;
@@ -165,13 +186,32 @@ void FN(attn_grad)(const struct attn_grad *x) {
 			}
 			scores(m, n, d, q, x->ldq, kt, s, ld);
 			scores(m, n, d, dy, x->lddy, vt, g, ld);
-			if (x->drop.on)
-				for (long r = 0; r < m; r++) gradRow(x, 1, s + r * ld, g + r * ld, i + r, j, n);
-			else
-				for (long r = 0; r < m; r++) gradRow(x, 0, s + r * ld, g + r * ld, i + r, j, n);
+			for (long r = 0; r < m; r++) {
+				if (more && j == 0) {
+					soon(x->q, x->ldq, i + r, d);
+					soon(x->k, x->ldk, i + r, d);
+					soon(x->v, x->ldv, i + r, d);
+					soon(x->y, x->ldy, i + r, d);
+					soon(x->dy, x->lddy, i + r, d);
+				}
+				if (x->drop.on) gradRow(x, 1, s + r * ld, g + r * ld, i + r, j, n);
+				else gradRow(x, 0, s + r * ld, g + r * ld, i + r, j, n);
+			}
 			if (x->dv) productAcross(n, d, m, s, ld, dyp, x->dv + j * x->lddv, x->lddv, i > 0);
 			if (x->dk) productAcross(n, d, m, g, ld, qp, x->dk + j * x->lddk, x->lddk, i > 0);
 			if (x->dq) productAlong(m, d, n, g, ld, kp, x->dq + i * x->lddq, x->lddq, j > 0);
 		}
+	}
+}
+
+void FN(attn_grad)(const struct attn_grad *x) {
+	struct attn_grad head = *x;
+	for (long h = 1; h <= x->heads; h++) {
+		attendGrad(&head, h < x->heads && x->rows == x->keys);
+		head.q += x->d, head.k += x->d, head.v += x->d, head.y += x->d, head.dy += x->d, head.lse++;
+		if (x->dq) head.dq += x->d;
+		if (x->dk) head.dk += x->d;
+		if (x->dv) head.dv += x->d;
+		head.drop.site++;
 	}
 }

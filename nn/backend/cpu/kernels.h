@@ -46,20 +46,21 @@ struct drop {
 	int on;
 };
 
-// One head of one sequence: q (rows,d), k and v (keys,d), keys > 0, d the width of a head.
+// Heads of one sequence, side by side: of each q (rows,d), k and v (keys,d), keys > 0. Its dropout is a site of
+// its own, the first head's that of drop.
 struct attn {
 	const float *q, *k, *v;
-	float *y, *lse, *scratch; // y (rows,d), lse (rows); either may be null
-	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse;
+	float *y, *lse, *scratch; // y (rows,d), lse (rows,heads); either may be null
+	long heads, rows, keys, d, ldq, ldk, ldv, ldy, ldlse;
 	float scale;
 	struct drop drop;
 };
 
-// Its gradients, each of which may be null.
+// Their gradients, each of which may be null.
 struct attn_grad {
 	const float *q, *k, *v, *y, *lse, *dy;
 	float *dq, *dk, *dv, *scratch;
-	long rows, keys, d, ldq, ldk, ldv, ldy, ldlse, lddy, lddq, lddk, lddv;
+	long heads, rows, keys, d, ldq, ldk, ldv, ldy, ldlse, lddy, lddq, lddk, lddv;
 	float scale;
 	struct drop drop;
 };

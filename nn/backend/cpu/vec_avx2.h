@@ -10,7 +10,6 @@
 
 #define FN(name) name##_avx2
 enum { VL = 8, MR = 6, NV = 2, NR = VL * NV, KC = 384 };
-#include "vec_x86.h"
 
 typedef __m256 vf;
 typedef __m256i vi;
@@ -76,6 +75,16 @@ static inline void vstoren(float *p, vf v, long n) {
 	if (n >= VL) vstore(p, v);
 	else _mm256_maskstore_ps(p, vfirst(n), v);
 }
+
+// For transposes. The 128-bit parts of quads are the four floats from c on of rows r[0], r[4], and so on. Pairs
+// are the lanes of a and b in turn, of the lower or upper half of each part; fours are so of pairs.
+static inline vf vquads(const float *const *r, int c) {
+	return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(r[0] + c)), _mm_loadu_ps(r[4] + c), 1);
+}
+static inline vf vpairlo(vf a, vf b) { return _mm256_unpacklo_ps(a, b); }
+static inline vf vpairhi(vf a, vf b) { return _mm256_unpackhi_ps(a, b); }
+static inline vf vfourlo(vf a, vf b) { return _mm256_shuffle_ps(a, b, 0x44); }
+static inline vf vfourhi(vf a, vf b) { return _mm256_shuffle_ps(a, b, 0xEE); }
 
 // Sums and maxima over lanes, in halves.
 static inline float vsum(vf v) {

@@ -10,7 +10,6 @@
 #define FN(name) name##_avx512
 #define WIDE // more rows in registers
 enum { VL = 16, MR = 14, NV = 2, NR = VL * NV, KC = 384 };
-#include "vec_x86.h"
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -67,6 +66,17 @@ static inline void vstoren(float *p, vf v, long n) {
 	if (n >= VL) vstore(p, v);
 	else _mm512_mask_storeu_ps(p, vfirst(n), v);
 }
+
+static inline vf vquads(const float *const *r, int c) {
+	vf v = _mm512_castps128_ps512(_mm_loadu_ps(r[0] + c));
+	v = _mm512_mask_broadcast_f32x4(v, 0x00F0, _mm_loadu_ps(r[4] + c));
+	v = _mm512_mask_broadcast_f32x4(v, 0x0F00, _mm_loadu_ps(r[8] + c));
+	return _mm512_mask_broadcast_f32x4(v, 0xF000, _mm_loadu_ps(r[12] + c));
+}
+static inline vf vpairlo(vf a, vf b) { return _mm512_unpacklo_ps(a, b); }
+static inline vf vpairhi(vf a, vf b) { return _mm512_unpackhi_ps(a, b); }
+static inline vf vfourlo(vf a, vf b) { return _mm512_shuffle_ps(a, b, 0x44); }
+static inline vf vfourhi(vf a, vf b) { return _mm512_shuffle_ps(a, b, 0xEE); }
 
 static inline float vsum(vf v) { return _mm512_reduce_add_ps(v); }
 static inline float vtop(vf v) { return _mm512_reduce_max_ps(v); }
