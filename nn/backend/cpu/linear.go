@@ -115,14 +115,22 @@ type grid struct {
 	rowTiles, colTiles int
 }
 
-// gridOf makes tiles as large as is useful, but enough of them for the workers. Blocks of columns are
-// tiled each for itself: tiles counts those of a width.
+// gridOf makes tiles as large as is useful, but enough of them for the workers, and as many for each.
+// Blocks of columns are tiled each for itself: tiles counts those of a width.
 func (s isa) gridOf(a *args, rows int, tiles func(a *args, width int) int) grid {
 	g := grid{rows: up(tileRows, s.mr), cols: up(tileCols, s.nr)}
 	for {
 		g.rowTiles, g.colTiles = ceil(rows, g.rows), tiles(a, g.cols)
 		switch {
-		case a.Workers == 1 || g.rowTiles*g.colTiles >= 4*a.Workers:
+		case a.Workers == 1 || rows == 0:
+			return g
+		case g.rowTiles*g.colTiles >= 4*a.Workers:
+			n := g.rowTiles
+			for n*g.colTiles%a.Workers != 0 {
+				n++
+			}
+			g.rows = up(ceil(rows, n), s.mr)
+			g.rowTiles = ceil(rows, g.rows)
 			return g
 		case g.cols > 2*s.nr:
 			g.cols = up(g.cols/2, s.nr)
