@@ -137,7 +137,7 @@ type Plan struct {
 
 // Plan is what the run will use.
 func (r *Run) Plan() Plan {
-	p := Plan{Steps: r.total, MicroTokens: r.plan.budget, Dims: r.plan.dims, Calls: len(r.plan.program.Calls), Bytes: r.plan.bytes - r.plan.program.Bytes() + r.run.Bytes()}
+	p := Plan{Steps: r.total, MicroTokens: r.plan.budget, Dims: r.plan.dims, Calls: len(r.plan.program.Calls), Bytes: r.plan.bytes}
 	for _, q := range r.model.Params() {
 		p.Parameters += q.Size()
 		if q.Trainable {

@@ -10,10 +10,10 @@ import (
 type Trace func(c *backend.Call, w backend.Work, d time.Duration)
 
 // Trace has later steps report their calls to f, those of the update too; nil ends that. False: the
-// backend does not measure them.
+// backend does not measure them, or there are no later steps.
 func (r *Run) Trace(f Trace) bool {
 	t, ok := r.opt.exec.(backend.Tracer)
-	if !ok {
+	if !ok || r.run == nil {
 		return false
 	}
 	r.traced = f != nil

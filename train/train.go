@@ -187,6 +187,7 @@ func (r *Run) prepare(d Data) (err error) {
 	if err := r.run.Bind(r.store); err != nil {
 		return err
 	}
+	r.plan.bytes += r.run.Bytes() - r.plan.program.Bytes() // what kernels need is known now
 	return r.openLog()
 }
 
@@ -358,11 +359,13 @@ func (r *Run) finish() {
 	if r.torn || r.store == nil {
 		return
 	}
+	done := r.run.Close() // saving takes memory, too
+	r.run = nil
 	kept := r.keep()
 	if r.err != nil && kept != nil { // lost with its device: the last saved state stands
 		return
 	}
-	errs := []error{r.err, kept, r.saveState(), r.saveModel("last")}
+	errs := []error{r.err, done, kept, r.saveState(), r.saveModel("last")}
 	if r.err == nil && (r.cfg.KeepBest == "" || r.pos.BestStep == 0) {
 		errs = append(errs, r.saveModel("best"))
 	}

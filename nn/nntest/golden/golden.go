@@ -52,7 +52,10 @@ func Ints(t testing.TB, f *checkpoints.File, name string) []int32 {
 func Init(t testing.TB, f *checkpoints.File, name string) func(dst []float32) error {
 	t.Helper()
 	x := tensor(t, f, name)
-	return func(dst []float32) error { return checkpoints.CopyFloat32s(dst, x) }
+	return func(dst []float32) error {
+		defer f.Forget(name) // else it is in memory twice
+		return checkpoints.CopyFloat32s(dst, x)
+	}
 }
 
 // Load starts parameters from the tensors that have their names.
