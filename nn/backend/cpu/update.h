@@ -39,9 +39,10 @@ void FN(squares)(const struct squares *x) {
 	for (long at = x->from, end = x->from + x->n; at < end;) {
 		const float *p = x->x + at / x->cols * x->ld + at % x->cols;
 		long n = least(x->cols - at % x->cols, end - at);
-		for (long j = 0; j < n; j += 4 * VL)
-			for (int i = 0; i < 4; i++)
-				if (j + i * VL < n) s[i] = vdsquares(vloadn(p + j + i * VL, n - j - i * VL), s[i]);
+		long j = 0;
+		for (; j + 4 * VL <= n; j += 4 * VL)
+			_Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) s[i] = vdsquares(vload(p + j + i * VL), s[i]);
+		for (int i = 0; j < n; i++, j += VL) s[i] = vdsquares(vloadn(p + j, n - j), s[i]);
 		at += n;
 	}
 	*x->sum = (vdsum(s[0]) + vdsum(s[1])) + (vdsum(s[2]) + vdsum(s[3]));
