@@ -61,6 +61,9 @@ func (o *optimizer) encode(c *Config) error {
 		if err != nil {
 			return err
 		}
+		if m, ok := m.(backend.Sparse); ok {
+			m.Track()
+		}
 		o.moments = append(o.moments, moment{name, m})
 	}
 	var grads []backend.Buf

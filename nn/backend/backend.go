@@ -102,6 +102,13 @@ type Memory interface {
 	Free() error
 }
 
+// Sparse is memory that can keep account of its parts that are zero, so that they need be neither cleared nor
+// updated: a batch touches few rows of an embedding table.
+type Sparse interface {
+	Memory
+	Track() // before anything is written; Host is for reading from then on
+}
+
 // A Block is part of a memory, from element Off on.
 type Block struct {
 	Mem Memory

@@ -67,6 +67,9 @@ func NewStore(be backend.Backend, seg []Segment, training bool) (*Store, error) 
 			_ = s.Close()
 			return nil, fmt.Errorf("graph: gradients: %w", err)
 		}
+		if m, ok := s.Grad.(backend.Sparse); ok {
+			m.Track()
+		}
 	}
 	return s, nil
 }

@@ -150,6 +150,9 @@ struct adamw {
 	const float *g;
 	long n;
 	float f, rest1, beta2, rest2, eps, l2, shrink, step, root;
+	const uint8_t *g_used; // by page: where it is 0 in both, g, m, v and top are zero; null: not known
+	uint8_t *m_used;
+	long skew; // elements from the start of the first page to the vectors
 };
 
 struct sgd {
@@ -165,7 +168,11 @@ struct squares {
 	const float *x;
 	double *sum;
 	long from, n, cols, ld;
+	const uint8_t *used; // by page: where it is 0, x is; null: not known. As above; of a matrix of one row
+	long skew;
 };
+
+enum { PAGE_BITS = 10 }; // elements of a page of account
 
 // Every kernel has a version for each instruction set.
 #define KERNELS(F)                                                     \

@@ -213,7 +213,7 @@ const embedCols = 64
 
 // embedGrad clears the table where it is not added to, then adds rows.
 func (s isa) embedGrad() host.Kernel[float32] {
-	return host.Kernel[float32]{Phases: []host.Phase[float32]{
+	return host.Kernel[float32]{Marks: true, Phases: []host.Phase[float32]{
 		{
 			N: func(a *args) int {
 				if a.Out[0].Acc {
@@ -243,6 +243,11 @@ func (s isa) embedGrad() host.Kernel[float32] {
 						continue
 					}
 					inTable(a, "id", a.Int[0][from:to], out.Rows)
+					if lo == 0 {
+						for _, id := range a.Int[0][from:to] { // tracked memory has no units
+							a.OutPages[0].Use(int(id)*out.Ld, out.Cols)
+						}
+					}
 					task(s, a, C.RUNG_TASK_embed_grad, &C.struct_embed_grad{
 						table: at(out, 0, j), dy: at(dy, from, j), ids: ints(a.Int[0], from),
 						rows: C.long(to - from), cols: C.long(end - j), ldtable: C.long(out.Ld), lddy: C.long(dy.Ld),

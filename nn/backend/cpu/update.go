@@ -26,6 +26,7 @@ func (s isa) installUpdates(t *host.Kernels[float32]) {
 		}}}
 	}
 	t[backend.AdamW] = vector(s.adamW)
+	t[backend.AdamW].Marks = true
 	t[backend.SGD] = vector(s.sgd)
 	t[backend.SumSq] = s.sumSq()
 }
@@ -45,6 +46,12 @@ func (s isa) adamW(a *args, lo, hi int) {
 		c.l2 = C.float(decay)
 	} else {
 		c.shrink = C.float(1 - lr*decay)
+	}
+	if g, m := a.InPages[0], a.OutPages[1]; g.Used != nil && m.Used != nil && g.Skew == m.Skew && c.l2 == 0 && eps > 0 {
+		g, m := g.From(lo), m.From(lo)
+		c.g_used, c.m_used, c.skew = (*C.uint8_t)(&g.Used[0]), (*C.uint8_t)(&m.Used[0]), C.long(g.Skew)
+	} else {
+		m.Use(lo, hi-lo)
 	}
 	task(s, a, C.RUNG_TASK_adamw, &c)
 }
@@ -74,15 +81,19 @@ func (s isa) sumSq() host.Kernel[float32] {
 		Phases: []host.Phase[float32]{
 			{N: tiles, Record: func(a *args, lo, hi int) {
 				sums, t := host.Elements[float64](a.Scratch), 0
-				for _, g := range a.Src {
+				for i, g := range a.Src {
 					size := g.Rows * g.Cols
 					n := ceil(size, squareTile)
 					for k := max(lo-t, 0); k < min(hi-t, n); k++ {
 						from := k * squareTile
-						task(s, a, C.RUNG_TASK_squares, &C.struct_squares{
+						c := C.struct_squares{
 							x: at(g, 0, 0), from: C.long(from), n: C.long(min(squareTile, size-from)), cols: C.long(g.Cols), ld: C.long(g.Ld),
 							sum: (*C.double)(&sums[t+k]),
-						})
+						}
+						if p := a.InPages[i]; p.Used != nil && g.Rows == 1 {
+							c.used, c.skew = (*C.uint8_t)(&p.Used[0]), C.long(p.Skew)
+						}
+						task(s, a, C.RUNG_TASK_squares, &c)
 					}
 					t += n
 				}

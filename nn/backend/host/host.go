@@ -34,9 +34,11 @@ type Args[F Float] struct {
 	Int      [][]int32 // of In, where it is an index
 	Version  []*uint64 // of In, where it is a weight whose elements change seldom
 	S        *backend.Scalars
-	Form     [][]F  // of In, where the kernel asked for a copy in an order of its own
-	Scratch  []byte // what the kernel asked for, 64-byte aligned; shared by its phases and workers
-	Tasks    *Tasks // of the phase that is being recorded
+	OutPages []Pages // of Out
+	InPages  []Pages // of In
+	Form     [][]F   // of In, where the kernel asked for a copy in an order of its own
+	Scratch  []byte  // what the kernel asked for, 64-byte aligned; shared by its phases and workers
+	Tasks    *Tasks  // of the phase that is being recorded
 	Workers  int
 
 	units  [backend.NumAxes][]int32
@@ -62,6 +64,7 @@ type Kernel[F Float] struct {
 	Phases  []Phase[F]
 	Scratch func(a *Args[F]) int // bytes, at the capacities of the buffers; nil: none
 	Forms   *Forms[F]            // nil: inputs are read as they are
+	Marks   bool                 // it marks the pages of tracked memory that it writes; else all of a result are marked
 }
 
 // Kernels is a table of kernels by operation.
@@ -216,6 +219,7 @@ func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch 
 	a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
 	a.Int, a.Version = make([][]int32, len(c.In)), make([]*uint64, len(c.In))
 	a.Form = make([][]F, len(c.In))
+	a.OutPages, a.InPages = make([]Pages, len(c.Out)), make([]Pages, len(c.In))
 	for k, o := range c.Out {
 		if o.Acc && !c.Op.Accumulates(k) {
 			return 0, fmt.Errorf("result %d of %s: kernel %v cannot add to what is there", k, c.Node, c.Op)
@@ -223,11 +227,13 @@ func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch 
 		if a.Dst[k], _, _, err = resolve[F](bind, o); err != nil {
 			return 0, fmt.Errorf("result %d of %s: %w", k, c.Node, err)
 		}
+		a.OutPages[k] = pagesOf[F](bind, o)
 	}
 	for k, in := range c.In {
 		if a.Src[k], a.Int[k], a.Version[k], err = resolve[F](bind, in); err != nil {
 			return 0, fmt.Errorf("input %d of %s: %w", k, c.Node, err)
 		}
+		a.InPages[k] = pagesOf[F](bind, in)
 	}
 	if bind.PerUnit > 0 {
 		for x, id := range bind.Units {
@@ -326,6 +332,11 @@ func (e *exec[F]) call(i int) error {
 	for k := range e.copies[i] {
 		if err := e.copies[i][k].refresh(e); err != nil {
 			return err
+		}
+	}
+	if !e.be.kernels[a.Op].Marks {
+		for k, o := range a.Out {
+			a.OutPages[k].Use(0, extent(o))
 		}
 	}
 	phases := e.be.kernels[a.Op].Phases

@@ -9,7 +9,10 @@ import (
 
 // Memory is anonymous memory outside the Go heap, zeroed, 64-byte aligned (to a page). Pages that
 // are never touched cost nothing.
-type Memory struct{ b []byte }
+type Memory struct {
+	b    []byte
+	used []uint8 // by page, nil unless they are tracked
+}
 
 // Reserve maps n bytes.
 func Reserve(n int64) (*Memory, error) {
@@ -20,7 +23,7 @@ func Reserve(n int64) (*Memory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend: reserve %d MiB: %w", n>>20, err)
 	}
-	return &Memory{b[:n]}, nil
+	return &Memory{b: b[:n]}, nil
 }
 
 // Size is the number of bytes.
@@ -44,6 +47,7 @@ func (m *Memory) WriteAt(src []byte, off int64) error {
 		return err
 	}
 	copy(m.b[off:], src)
+	m.use(int(off), len(src))
 	return nil
 }
 
@@ -52,7 +56,11 @@ func (m *Memory) Clear(off, n int64) error {
 	if err := m.check(off, n); err != nil {
 		return err
 	}
-	clear(m.b[off : off+n])
+	if m.used != nil {
+		m.clearUsed(int(off), int(n))
+	} else {
+		clear(m.b[off : off+n])
+	}
 	return nil
 }
 
@@ -91,10 +99,10 @@ func Bytes[T float32 | float64 | int32](v []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), len(v)*int(unsafe.Sizeof(t)))
 }
 
-var _ backend.Memory = (*Memory)(nil)
+var _ backend.Sparse = (*Memory)(nil)
 
 // Wrap makes memory of bytes that the caller owns: Free does not give them back.
-func Wrap(b []byte) backend.Memory { return &wrapped{Memory{b}} }
+func Wrap(b []byte) backend.Memory { return &wrapped{Memory{b: b}} }
 
 type wrapped struct{ Memory }
 
