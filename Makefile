@@ -7,7 +7,7 @@
 # make long     the tests that take minutes
 # make peers PYTHON=…   round trips through the Python libraries
 # make ptx      the PTX of the CUDA kernels, after a change of their sources
-# Also: race, test-gpu, test-emu, abi, ptx-check, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
+# Also: race, test-arm64, test-gpu, test-emu, abi, ptx-check, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
 
 # gorgonia.org/cu includes <cuda.h> and links -lcuda. It finds our declarations of the driver's ABI and an empty archive:
 # no CUDA toolkit, no driver is needed. The sum makes Go's build cache notice an edited header, which it does not see by
@@ -56,6 +56,15 @@ peers:
 
 race:
 	go test -race -short -shuffle=on $(RACE)
+
+# The kernels of arm64 and training on them, by a cross compiler and qemu. The longest tests are left out: they compare
+# with float64 for minutes there, and the conformance suite calls the same kernels.
+ARM64   := GOARCH=arm64 CGO_ENABLED=1 CC=aarch64-linux-gnu-gcc
+EMULATE := -exec 'qemu-aarch64 -L /usr/aarch64-linux-gnu'
+test-arm64:
+	$(ARM64) go vet ./nn/backend/...
+	$(ARM64) go test -short $(EMULATE) -skip '^(TestAttn|TestTeam)$$' ./nn/backend/cpu
+	$(ARM64) go test -short $(EMULATE) -run '^(TestLearns|TestResumeIsExact|TestWorkersChangeNothing)$$' ./train
 
 # -rdynamic, which Go falls back to with some linkers, shows every symbol of ours that is not hidden
 test-gpu: bin/staticcheck
@@ -127,4 +136,4 @@ rename:
 clean:
 	rm -rf bin
 
-.PHONY: all cpu test long peers race test-gpu test-emu env abi ptx ptx-check lint fuzz ci rename clean
+.PHONY: all cpu test long peers race test-arm64 test-gpu test-emu env abi ptx ptx-check lint fuzz ci rename clean

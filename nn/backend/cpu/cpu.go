@@ -3,7 +3,8 @@
 // another processor all are those of ref.
 //
 // Results are the same bits for any number of workers, and a row's do not depend on the rows beside
-// it. Instruction sets differ from each other by rounding.
+// it. Instruction sets differ from each other by rounding. NEON has been run under emulation only: its results
+// are tested, its speed is not known.
 package cpu
 
 import (
@@ -21,7 +22,7 @@ import (
 const Variable = "RUNG_CPU"
 
 // ISAs lists the instruction sets that this machine and this build can run, the best last: of "ref",
-// "avx2" and "avx512".
+// "avx2" and "avx512", or "neon" on arm64.
 func ISAs() []string { return append([]string{"ref"}, native()...) }
 
 // New returns the backend on the process's workers, with the best instruction set or the one that the

@@ -41,7 +41,7 @@ func segments(f func(x float64) float64, first int) (c [geluDegree + 1][32]float
 				if r != i {
 					q := a[r][i] / a[i][i]
 					for j := i; j <= n; j++ {
-						a[r][j] -= q * a[i][j]
+						a[r][j] -= float64(q * a[i][j]) // rounded: not fused where the processor could
 					}
 				}
 			}

@@ -1,5 +1,6 @@
 // The kernels of one call on one piece, for all instruction sets. Matrices are rows of floats, ld
 // floats apart; a null pointer is a result that nobody reads or an input that is not there.
+#include "arch.h"
 #include <stdint.h>
 
 // A tile of a matmul: y = f(Σ a b + bias) with one term a (m,k) b (k,n) of the sum. Terms of a tile
@@ -180,15 +181,15 @@ enum { PAGE_BITS = 10 }; // elements of a page of account
 	F(elements) F(dropout) F(norm) F(norm_dx) F(column_sums)       \
 	F(embed) F(embed_grad) F(sum_rows) F(max_rows) F(max_grad) F(adamw) F(sgd) F(squares)
 
-#define DECLARE(name)                         \
-	void name##_avx2(const struct name *); \
-	void name##_avx512(const struct name *);
+#define VERSION(name, isa) void name##_##isa(const struct name *);
+#define DECLARE(name) VERSIONS(VERSION, name)
 KERNELS(DECLARE)
 #undef DECLARE
+#undef VERSION
 
-// RUNG_TASK_NAME is a kernel in a list of tasks; that for AVX-512 is the next number.
+// RUNG_TASK_name is a kernel; in a list of tasks it is that times RUNG_ISAS and the number of its version.
 enum {
-#define TASK(name) RUNG_TASK_##name, RUNG_TASK_##name##_avx512,
+#define TASK(name) RUNG_TASK_##name,
 	KERNELS(TASK)
 #undef TASK
 };

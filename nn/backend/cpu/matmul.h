@@ -36,7 +36,9 @@ static __attribute__((noinline)) void finishGate(const struct mat *x, long i, lo
 // ask fetches the lines of a block that finish reads or writes: they come while the sum is computed.
 INLINE void ask(const float *p, long ld, long m, long n, const int write) {
 	for (long r = 0; r < m; r++)
-		for (long j = 0; j < n; j += 16) __builtin_prefetch(p + r * ld + j, write);
+		for (long j = 0; j < n; j += 16)
+			if (write) __builtin_prefetch(p + r * ld + j, 1); // Clang takes constants only
+			else __builtin_prefetch(p + r * ld + j, 0);
 }
 
 void FN(mat)(const struct mat *x) {

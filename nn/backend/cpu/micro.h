@@ -7,6 +7,15 @@ static inline long least(long a, long b) { return a < b ? a : b; }
 
 #define INLINE static inline __attribute__((always_inline))
 
+// UNROLL(n) unrolls a loop of at most n rounds wholly. Clang takes the pragma of GCC for a wish, too late for
+// arrays to become registers.
+#ifdef __clang__
+#define UNROLL(n) _Pragma("clang loop unroll(full)")
+#else
+#define PRAGMA(x) _Pragma(#x)
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#endif
+
 // How a is read: its rows are contiguous along k and s apart (ALONG), or its columns are (ACROSS).
 enum { ALONG, ACROSS };
 

@@ -1,4 +1,4 @@
-//go:build cgo && amd64 && unix
+//go:build cgo && (amd64 || arm64) && unix
 
 package cpu
 
@@ -12,9 +12,8 @@ import "C"
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
-
-	"golang.org/x/sys/cpu"
 
 	"rung/nn/backend"
 	"rung/nn/backend/host"
@@ -25,35 +24,26 @@ type (
 	mat  = host.Mat[float32]
 )
 
-// native lists the instruction sets of this machine.
-func native() (isas []string) {
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
-		isas = append(isas, "avx2")
-		if cpu.X86.HasAVX512F {
-			isas = append(isas, "avx512")
-		}
-	}
-	return isas
-}
-
 // An isa is an instruction set, and the block of a matrix that its registers hold.
 type isa struct {
-	version int // added to the number of a kernel
+	name    string
+	version int // of its kernels
 	mr, nr  int // rows and columns of a block
 	kt      int // rows that a weight's gradient packs at a time
 }
 
-var (
-	avx2   = isa{0, 6, 16, 256}
-	avx512 = isa{1, 14, 32, 256}
-)
+// native lists the instruction sets of this machine, the best last.
+func native() (names []string) {
+	for _, s := range isas() {
+		names = append(names, s.name)
+	}
+	return names
+}
 
 // install replaces the kernels that this package has, and gives the pool who runs them.
 func install(p *host.Pool, t *host.Kernels[float32], name string) error {
-	s := avx2
-	if name == "avx512" {
-		s = avx512
-	}
+	have := isas()
+	s := have[slices.IndexFunc(have, func(s isa) bool { return s.name == name })]
 	t[backend.MatNT] = s.matNT()
 	t[backend.MatNN] = s.matNN()
 	t[backend.MatTN] = s.matTN()
@@ -88,7 +78,7 @@ func task[T any](s isa, a *args, kernel int, arg *T) { taskAt(s, a, kernel, 0, a
 // taskAt records a call of a kernel; slot is the offset of the field of its argument that gets the address of
 // the worker's scratch.
 func taskAt[T any](s isa, a *args, kernel int, slot uintptr, arg *T) {
-	a.Tasks.Add(kernel+s.version, int(slot), unsafe.Pointer(arg), unsafe.Sizeof(*arg))
+	a.Tasks.Add(kernel*C.RUNG_ISAS+s.version, int(slot), unsafe.Pointer(arg), unsafe.Sizeof(*arg))
 }
 
 // A crew is a team of threads.

@@ -1,9 +1,8 @@
-//go:build amd64 && unix
+//go:build (amd64 || arm64) && unix
 
 // Teams of threads that do tasks. They are not goroutines: the Go scheduler takes the processor of one that
 // stays in C, and its thread that does so, and those that it wakes, then need the cores of the kernels.
 #include "kernels.h"
-#include <immintrin.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -12,8 +11,9 @@
 
 typedef void kernel(const void *);
 static kernel *const kernels[] = {
-#define VERSIONS(name) (kernel *)name##_avx2, (kernel *)name##_avx512,
-	KERNELS(VERSIONS)
+#define VERSION(name, isa) (kernel *)name##_##isa,
+#define ALL(name) VERSIONS(VERSION, name)
+	KERNELS(ALL)
 };
 
 enum {
@@ -92,7 +92,7 @@ static int soon(struct team *t, int (*is)(struct team *, uint64_t), uint64_t x) 
 	for (long until = nanoseconds() + PATIENCE;;) {
 		for (int i = 0; i < 16; i++) {
 			if (is(t, x)) return 1;
-			_mm_pause();
+			WAIT();
 		}
 		if (nanoseconds() > until) return 0;
 	}

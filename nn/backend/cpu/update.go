@@ -1,4 +1,4 @@
-//go:build cgo && amd64 && unix
+//go:build cgo && (amd64 || arm64) && unix
 
 package cpu
 

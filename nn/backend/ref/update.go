@@ -73,6 +73,9 @@ func clip[F host.Float](a *args[F], _, _ int) {
 	a.Dst[0].D[0], a.Dst[0].D[1] = F(f), F(norm)
 }
 
+// Updates round every product: F(xy) + z is no fused multiply-add, which a compiler makes of xy + z where the
+// processor has one. They are the same bits everywhere.
+
 // adamW is Loshchilov and Hutter's update as torch writes it: decay of the weight first, bias
 // correction of both moments, ε outside the root.
 func adamW[F host.Float](a *args[F], lo, hi int) {
@@ -88,14 +91,14 @@ func adamW[F host.Float](a *args[F], lo, hi int) {
 	b1, b2, eps, decay, lr, t := a.F[0], a.F[1], a.F[2], a.F[3], a.S.LR[a.I[0]], float64(a.S.Step+1)
 	step, root := F(lr/(1-math.Pow(b1, t))), F(math.Sqrt(1-math.Pow(b2, t)))
 	for i := lo; i < hi; i++ {
-		d := g[i] * f
+		d := F(g[i] * f)
 		if a.I[1] == 1 {
-			d += F(decay) * w[i]
+			d += F(F(decay) * w[i])
 		} else {
 			w[i] *= F(1 - lr*decay)
 		}
-		m[i] += F(1-b1) * (d - m[i])
-		v[i] = F(b2)*v[i] + F(1-b2)*d*d
+		m[i] += F(F(1-b1) * (d - m[i]))
+		v[i] = F(F(b2)*v[i]) + F(F(1-b2)*d*d)
 		q := v[i]
 		if top != nil {
 			top[i] = max(top[i], q)
@@ -114,14 +117,14 @@ func sgd[F host.Float](a *args[F], lo, hi int) {
 	w, m, g := a.Dst[0].D, a.Dst[1].D, a.Src[0].D
 	mu, decay, lr := F(a.F[0]), F(a.F[3]), F(a.S.LR[a.I[0]])
 	for i := lo; i < hi; i++ {
-		d := g[i]*f + decay*w[i]
-		m[i] = mu*m[i] + d
+		d := F(g[i]*f) + F(decay*w[i])
+		m[i] = F(mu*m[i]) + d
 		if a.I[1] == 1 {
-			d += mu * m[i]
+			d += F(mu * m[i])
 		} else {
 			d = m[i]
 		}
-		w[i] -= lr * d
+		w[i] -= F(lr * d)
 	}
 }
 
@@ -133,8 +136,8 @@ func adagrad[F host.Float](a *args[F], lo, hi int) {
 	}
 	w, v, g := a.Dst[0].D, a.Dst[1].D, a.Src[0].D
 	for i := lo; i < hi; i++ {
-		d := g[i]*f + F(a.F[3])*w[i]
-		v[i] += d * d
+		d := F(g[i]*f) + F(F(a.F[3])*w[i])
+		v[i] += F(d * d)
 		w[i] -= F(a.S.LR[a.I[0]]) * d / (F(math.Sqrt(float64(v[i]))) + F(a.F[2]))
 	}
 }

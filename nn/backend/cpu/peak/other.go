@@ -1,4 +1,4 @@
-//go:build !(cgo && amd64 && unix)
+//go:build !(cgo && (amd64 || arm64) && unix)
 
 // Package peak measures the physical limit that kernels are compared with.
 package peak

@@ -1,0 +1,9 @@
+//go:build cgo && unix
+
+package cpu
+
+// #include "kernels.h"
+import "C"
+
+// isas is the one instruction set that every processor of this architecture has.
+func isas() []isa { return []isa{{"neon", C.RUNG_NEON, 6, 16, 256}} }
