@@ -289,6 +289,18 @@ func (r *resolved) attnSize() (int, error) {
 	return 0, nil
 }
 
+// attnShared is the bytes of shared memory of attention's kernels for heads of so many columns, or of its gradient's.
+func (p Precision) attnShared(size int, gradient bool) int {
+	rows, probabilities := attnTile*(size+4), attnTile*(attnTile+4)
+	if p != FP32 { // which stay in registers
+		probabilities = 0
+	}
+	if gradient {
+		return elem * (4*rows + 2*probabilities + 2*attnTile)
+	}
+	return elem * (3*rows + probabilities)
+}
+
 func (e *encoder) attn(r *resolved) error {
 	size, err := r.attnSize()
 	if err != nil {
@@ -299,11 +311,7 @@ func (e *encoder) attn(r *resolved) error {
 		e.attnAny("attn_any", r, r.In[0].Rows)
 		return nil
 	}
-	shared := elem * (3*attnTile*(size+4) + attnTile*(attnTile+4))
-	if e.be.precision != FP32 {
-		shared = elem * 3 * attnTile * (size + 4)
-	}
-	e.attnTiles("attn", r, size, r.I[1] == 1, shared)
+	e.attnTiles("attn", r, size, r.I[1] == 1, e.be.precision.attnShared(size, false))
 	return nil
 }
 
@@ -313,10 +321,7 @@ func (e *encoder) attnGrad(r *resolved) error {
 		return err
 	}
 	r.a.f[1] = 1 / math.Sqrt(float64(r.In[0].Cols/r.I[0]))
-	shared := elem * (4*attnTile*(size+4) + 2*attnTile*(attnTile+4) + 2*attnTile)
-	if e.be.precision != FP32 {
-		shared = elem * (4*attnTile*(size+4) + 2*attnTile)
-	}
+	shared := e.be.precision.attnShared(size, true)
 	whole := e.now
 	defer func() { e.now = whole }()
 	part := func(dead ...int) *backend.Call { // what one of the two kernels does

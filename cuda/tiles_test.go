@@ -130,9 +130,18 @@ func TestDirect(t *testing.T) {
 	fixed := func(name string, rows, cols int) matrix { return normal(name, backend.Fixed, rows, cols) }
 	count := [backend.NumAxes]int{backend.Seq: 3, backend.Unit: 2}
 	for name, all := range map[string][]problem{
-		"norm":    {},
-		"norm.dx": {},
-		"sumsq": { // one piece and its end, 16-byte rows and none, pieces beyond the first block's
+		"norm":         {},
+		"norm.dx":      {},
+		"softmax":      {},
+		"softmax.grad": {},
+		"embed": { // without types
+			{
+				op: backend.Embed, out: []matrix{of(3, 300)}, count: count,
+				in: []matrix{{rows: 1, cols: 3, ids: []int32{4, 0, 2}}, {rows: 1, cols: 3, ids: []int32{0, 1, 1}}, {}, fixed("word", 5, 300), fixed("position", 2, 300), {}},
+			},
+		},
+		"sumsq": { // one piece and its end, 16-byte rows and none; more pieces than a warp adds up
+			{op: backend.SumSq, out: []matrix{{rows: 1, cols: 1}}, in: []matrix{fixed("e", 1, 34<<14+7)}},
 			{op: backend.SumSq, out: []matrix{{rows: 1, cols: 4}}, in: []matrix{fixed("a", 130, 200), fixed("b", 33, 131), fixed("c", 1, 1<<14+5), fixed("d", 2, 1)}},
 		},
 		"pairdot": {
@@ -142,7 +151,12 @@ func TestDirect(t *testing.T) {
 			},
 		},
 	} {
-		for _, cols := range []int{200, 1100} {
+		for _, cols := range []int{129, 200, 300, 1000, 1100} {
+			mask := of(3, cols)
+			for i := range 3 * cols {
+				mask.v = append(mask.v, float32(i*i%5%2))
+			}
+			softmax := problem{op: backend.Softmax, out: []matrix{of(3, cols), of(3, 1)}, in: []matrix{seq("scores", 3, cols), mask}, count: count}
 			x, res, g, b, dy := seq("x", 3, cols), seq("res", 3, cols), fixed("g", 1, cols), fixed("b", 1, cols), seq("dy", 3, cols)
 			norm := problem{op: backend.Norm, f: [4]float64{1e-12}, out: []matrix{of(3, cols), of(3, 1), of(3, 1), of(3, cols)}, in: []matrix{x, res, g, b}, count: count}
 			switch name {
@@ -153,6 +167,12 @@ func TestDirect(t *testing.T) {
 				mean, rstd, sum := of(3, 1), of(3, 1), of(3, cols)
 				mean.v, rstd.v, sum.v = r[1], r[2], r[3]
 				all = append(all, problem{op: backend.NormDX, out: []matrix{of(3, cols)}, in: []matrix{sum, mean, rstd, g, dy}, count: count})
+			case "softmax":
+				all = append(all, softmax)
+			case "softmax.grad":
+				y := of(3, cols)
+				y.v = softmax.solve(t, ref.New[float32]())[0]
+				all = append(all, problem{op: backend.SoftmaxGrad, out: []matrix{of(3, cols)}, in: []matrix{y, mask, dy}, count: count})
 			}
 		}
 		t.Run(name, func(t *testing.T) {

@@ -76,7 +76,7 @@ func report(err error) {
 	}
 }
 
-// Reset starts a new driver: what was made with the old one is invalid. Quiet keeps faults from standard error.
+// Reset starts a new driver: what was made with the old one is invalid, what was overridden still is. Quiet keeps faults from standard error.
 func Reset(c Config, quietly bool) {
 	get()
 	mu.Lock()

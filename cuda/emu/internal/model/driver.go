@@ -66,13 +66,13 @@ func New(c Config, report func(error)) *Driver {
 	return d
 }
 
-// Inherit takes over the kernels that another driver has parsed, and what of them has run.
+// Inherit takes over the kernels that another driver has parsed, what of them has run, and what runs in their place.
 func (d *Driver) Inherit(from *Driver) {
 	from.mu.Lock()
 	defer from.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.modules, d.coverage = maps.Clone(from.modules), from.coverage
+	d.modules, d.coverage, d.override = maps.Clone(from.modules), from.coverage, maps.Clone(from.override)
 }
 
 // Faults are what kernels and callers did wrong so far.
