@@ -74,9 +74,10 @@ test-gpu: bin/staticcheck
 
 # The host's code on the emulator, which runs the committed PTX and checks every access
 test-emu: bin/staticcheck
-	$(GPU) go vet -tags "$(TAGS) gpuemu" ./cuda/... ./cmd/trainer
-	$(GPU) bin/staticcheck -tags "$(TAGS) gpuemu" ./cuda/... ./cmd/trainer
+	$(GPU) go vet -tags "$(TAGS) gpuemu" ./cuda/... ./cmd/trainer/...
+	$(GPU) bin/staticcheck -tags "$(TAGS) gpuemu" ./cuda/... ./cmd/trainer/...
 	$(GPU) GPU_DRIVER=emu go test -short -skip "TestTrains|TestLarge" -tags "$(TAGS) gpuemu" $$($(GPU) go list -tags "$(TAGS) gpuemu" ./cuda/... | grep -v /driver)
+	$(GPU) go test -short -run "GPU|Kernels" -tags "$(TAGS) gpuemu" ./cmd/trainer/...
 
 env:
 	@echo 'export CGO_ENABLED=1'

@@ -54,6 +54,9 @@ const Variable = "RUNG_CUDA"
 // least is the compute capability that the kernels need.
 const least = 80
 
+// leastCUDA is the CUDA version whose drivers take the kernels' PTX: that of NVRTC, which made it.
+const leastCUDA = 11080
+
 // Info is what a device is.
 type Info struct {
 	Ordinal    int
@@ -130,10 +133,11 @@ func DriverVersion() int {
 type Backend struct {
 	info      Info
 	precision Precision
-	device    *driver.Device
+	device    device
 	sync      bool
 
 	mu      sync.Mutex // guards what follows
+	watch   backend.Watch
 	modules map[string]driver.Module
 	kernels map[string]driver.Kernel
 	ring    ring
@@ -154,17 +158,21 @@ func Open(ordinal int, p Precision) (*Backend, error) {
 	if err := all[ordinal].Usable(); err != nil {
 		return nil, err
 	}
-	b := &Backend{
-		info: all[ordinal], precision: p, sync: os.Getenv(Variable) == "sync",
-		modules: map[string]driver.Module{}, kernels: map[string]driver.Kernel{},
-	}
-	if b.device, err = driver.Open(ordinal); err != nil {
+	b := newBackend(all[ordinal], p)
+	b.sync = os.Getenv(Variable) == "sync"
+	d, err := driver.Open(ordinal)
+	if err != nil {
 		return nil, fmt.Errorf("cuda: device %d: %w", ordinal, err)
 	}
+	b.device = card{d}
 	if b.ring.b, err = b.device.Pin(ringBytes); err != nil {
 		return nil, errors.Join(fmt.Errorf("cuda: device %d: %w", ordinal, err), b.device.Close())
 	}
 	return b, nil
+}
+
+func newBackend(i Info, p Precision) *Backend {
+	return &Backend{info: i, precision: p, modules: map[string]driver.Module{}, kernels: map[string]driver.Kernel{}}
 }
 
 // Name is the device and the precision, such as "cuda:0/tf32".
@@ -172,6 +180,11 @@ func (b *Backend) Name() string { return fmt.Sprintf("cuda:%d/%v", b.info.Ordina
 
 // Info is what the device is.
 func (b *Backend) Info() Info { return b.info }
+
+// Card is what launches depend on: what the device is called, its multiprocessors and its bytes of memory.
+func (b *Backend) Card() (name string, sms int, memory int64) {
+	return b.info.Name, b.info.SMs, b.info.Memory
+}
 
 // Exact reports that the operands of matrix products are not rounded.
 func (b *Backend) Exact() bool { return b.precision == FP32 }
@@ -223,7 +236,11 @@ func (b *Backend) kernel(name string, shared int) (driver.Kernel, error) {
 			return driver.Kernel{}, err
 		}
 		if m, err = b.device.Load(text); err != nil {
-			return driver.Kernel{}, fmt.Errorf("kernels %s: %w", file, err)
+			err = fmt.Errorf("kernels %s: %w", file, err)
+			if v := DriverVersion(); 0 < v && v < leastCUDA {
+				err = fmt.Errorf("%w: the driver is for CUDA %d.%d, the kernels need %d.%d or later", err, v/1000, v%1000/10, leastCUDA/1000, leastCUDA%1000/10)
+			}
+			return driver.Kernel{}, err
 		}
 		b.modules[file] = m
 	}

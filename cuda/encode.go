@@ -13,6 +13,7 @@ type encoder struct {
 	be       *Backend
 	bind     backend.Binding
 	at       int // the call at hand
+	now      *backend.Call
 	launches []launch
 	scratch  int // bytes that the greatest call needs
 	table    []byte
@@ -29,6 +30,7 @@ type resolved struct {
 
 // call encodes one call.
 func (e *encoder) call(c *backend.Call) error {
+	e.now = c
 	if c.Op == backend.Host {
 		return fmt.Errorf("%s is a stock operator, which runs on the host: a GPU has only this project's own", c.Node)
 	}
@@ -185,8 +187,17 @@ func (e *encoder) add(node string, l launch) {
 		return
 	}
 	l.node, l.call = node, e.at
+	if l.does == nil && l.moves == 0 {
+		l.does = []backend.Call{*e.now}
+	}
 	e.launches = append(e.launches, l)
 }
+
+// reads is what a call does but for writing its results, which another launch does.
+func reads(c *backend.Call) backend.Call { return backend.Call{Op: c.Op, In: c.In, I: c.I} }
+
+// writes is what writes results.
+func writes(out ...backend.Buf) backend.Call { return backend.Call{Op: backend.Fill, Out: out} }
 
 // need makes the scratch large enough for n floats.
 func (e *encoder) need(n int) { e.scratch = max(e.scratch, n*elem) }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"rung/cuda/driver"
@@ -18,11 +19,13 @@ type exec struct {
 	nodes []string // by launch: kernel and operator, for messages
 	of    []int    // by launch: the call that it belongs to
 	calls int
-	list  *driver.List
+	list  list
 	own   *memory // scalars, tables, scratch
 	most  int     // units that there is memory for; -1: any number
 	trace backend.Trace
 	ms    []float32
+
+	launches []backend.Launch // what nodes names, for a Watch
 }
 
 // Encode turns calls into launches.
@@ -56,6 +59,8 @@ type launch struct {
 	table         bool // input 0, and 1 if it is set, are places in the table
 	node          string
 	call          int
+	does          []backend.Call // see backend.Launch; nil: the call at hand
+	moves         int            // elements of scratch that it reads or writes
 }
 
 // finish reserves the program's own memory, and fills in where it is.
@@ -98,11 +103,14 @@ func (e *encoder) finish(calls int) (*exec, error) {
 		out = append(out, d)
 		x.nodes = append(x.nodes, fmt.Sprintf("kernel %s of %s", l.kernel, l.node))
 		x.of = append(x.of, l.call)
+		x.launches = append(x.launches, backend.Launch{
+			Kernel: l.kernel, Unit: unitOf(l.kernel), Grid: l.grid, Block: l.block, Shared: l.shared, Does: l.does, Scratch: l.moves,
+		})
 	}
 	if err := e.be.write(x.own.at+tables, e.table); err != nil {
 		return nil, errors.Join(err, x.own.Free())
 	}
-	if x.list, err = e.be.device.NewList(out); err != nil {
+	if x.list, err = e.be.device.List(out); err != nil {
 		return nil, errors.Join(err, x.own.Free())
 	}
 	return x, nil
@@ -139,7 +147,18 @@ func (x *exec) Launch(ctx context.Context, s *backend.Scalars) error {
 	if err != nil {
 		return fmt.Errorf("backend %s: %w", x.be.Name(), err)
 	}
+	x.tell(s, x.trace != nil)
 	return nil
+}
+
+// unitOf is what a kernel multiplies in.
+func unitOf(kernel string) string {
+	for _, p := range []Precision{BF16, TF32} {
+		if strings.Contains(kernel, p.String()) {
+			return p.String()
+		}
+	}
+	return FP32.String()
 }
 
 // timed launches one by one and reports the time of each call.

@@ -82,6 +82,7 @@ func (e *encoder) operand(r *resolved, k int) (mat, error) { return e.mat(r.In[k
 func (e *encoder) matNT(r *resolved) error {
 	x := r.a.in[0]
 	for from := 0; from < r.I[0]; {
+		first := from
 		g := &gemm{rows: x.rows, axis: x.axis, act: flag(r.I[1] == backend.ActGELU), acc: r.a.acc & 1}
 		g.y, g.ldy, g.pre, g.ldpre = r.a.out[0].p, r.a.out[0].ld, r.a.out[1].p, r.a.out[1].ld
 		wide := r.a.out[0].fours() && r.a.out[1].fours()
@@ -117,7 +118,16 @@ func (e *encoder) matNT(r *resolved) error {
 			g.tile[i+1] = g.tile[i] + int32(ceil(widths[i], t.cols))
 			copy(g.seg[int32(i)*g.segments:], b[:g.segments])
 		}
+		part := *r.Call
+		if part.I[0] = from - first; part.I[0] < r.I[0] {
+			part.In = append([]backend.Buf{r.In[0]}, r.In[1+4*first:1+4*from]...)
+			part.Out = nil
+			for _, o := range r.Out {
+				part.Out = append(part.Out, o.ColsOf(int(g.col[0]), int(col-g.col[0])))
+			}
+		}
 		l := e.launchOf("nt", t, g)
+		l.does = []backend.Call{part}
 		l.grid = [3]int{int(g.tile[len(blocks)]), ceil(int(x.rows), t.rows), 1}
 		e.add(r.Node, l)
 	}
@@ -175,6 +185,7 @@ type gradient struct {
 	dy, x, dw, db mat
 	of            backend.Buf // dy
 	acc           int32
+	does          []backend.Call // the product and, if it is there, the sum, which reads nothing more
 }
 
 // joins reports that a call is a gradient that may join others: one for all units, which only gradients that
@@ -210,9 +221,10 @@ func (e *encoder) join(r *resolved) error {
 		}
 		p := &g.products[len(g.products)-1]
 		p.db, p.acc = out, p.acc|r.a.acc<<1
+		p.does = append(p.does, writes(r.Out...))
 	} else {
 		g.node, g.axis, g.rows = r.Node, r.In[0].Axis, r.In[0].Rows
-		g.products = append(g.products, gradient{dy: r.a.in[0], x: r.a.in[1], dw: out, of: r.In[0], acc: r.a.acc & 1})
+		g.products = append(g.products, gradient{dy: r.a.in[0], x: r.a.in[1], dw: out, of: r.In[0], acc: r.a.acc & 1, does: []backend.Call{*r.Call}})
 	}
 	g.call = e.at
 	return nil
@@ -224,7 +236,7 @@ func (e *encoder) matTN(r *resolved) error {
 	if err != nil {
 		return err
 	}
-	p := gradient{dy: r.a.in[0], x: r.a.in[1], dw: r.a.out[0], acc: r.a.acc & 1}
+	p := gradient{dy: r.a.in[0], x: r.a.in[1], dw: r.a.out[0], acc: r.a.acc & 1, does: []backend.Call{*r.Call}}
 	return e.sums(r.Node, []gradient{p}, units, stride, most)
 }
 
@@ -267,9 +279,26 @@ func (e *encoder) sums(node string, products []gradient, units uint64, stride in
 	}
 	l := e.launchOf("tn", t, g)
 	l.grid, l.scratch = [3]int{tiles, 1, parts}, g.splits > 1
+	var all, out []backend.Call
+	for k := range products {
+		for i := range products[k].does {
+			c := &products[k].does[i]
+			if out = append(out, writes(c.Out...)); g.splits > 1 {
+				all = append(all, reads(c))
+			} else {
+				all = append(all, *c)
+			}
+		}
+	}
+	l.does = all
+	if g.splits > 1 {
+		l.moves = parts * total
+	}
 	e.add(node, l)
 	if g.splits > 1 {
-		e.add(node, launch{kernel: "gemm_sum", grid: [3]int{ceil(total, threads), 1, 1}, block: threads, gemm: g, scratch: true})
+		e.add(node, launch{
+			kernel: "gemm_sum", grid: [3]int{ceil(total, threads), 1, 1}, block: threads, gemm: g, scratch: true, does: out, moves: parts * total,
+		})
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"rung/nn/backend"
 	"rung/nn/backend/philox"
@@ -201,14 +202,19 @@ func sumRows(kernel string, n int) func(*encoder, *resolved) error {
 			return nil
 		}
 		split := a.splits > 1
+		first := launch{kernel: kernel, grid: [3]int{cols, int(a.splits), 1}, block: threads, args: a, scratch: split}
 		if split {
-			e.need(int(a.splits) * n * x.Cols)
+			first.does, first.moves = []backend.Call{reads(r.Call)}, int(a.splits)*n*x.Cols
+			e.need(first.moves)
 		}
-		e.add(r.Node, launch{kernel: kernel, grid: [3]int{cols, int(a.splits), 1}, block: threads, args: a, scratch: split})
+		e.add(r.Node, first)
 		if split {
 			sum := *a
 			sum.i[0] = int32(n)
-			e.add(r.Node, launch{kernel: "sum_parts", grid: [3]int{ceil(x.Cols, threads), n, 1}, block: threads, args: &sum, scratch: true})
+			e.add(r.Node, launch{
+				kernel: "sum_parts", grid: [3]int{ceil(x.Cols, threads), n, 1}, block: threads, args: &sum, scratch: true,
+				does: []backend.Call{writes(r.Out...)}, moves: first.moves,
+			})
 		}
 		return nil
 	}
@@ -230,9 +236,16 @@ func (e *encoder) embedGrad(r *resolved) error {
 	}
 	if units == 0 && out.Rows <= few {
 		a.splits = int32(max(1, min(mostParts, ceil(dy.Rows, splitRows))))
-		e.need(int(a.splits) * size)
-		e.add(r.Node, launch{kernel: "embed_few", grid: [3]int{out.Rows, int(a.splits), 1}, block: threads, args: a, scratch: true})
-		e.add(r.Node, launch{kernel: "sum_products", grid: [3]int{ceil(size, threads), 1, 1}, block: threads, args: a, scratch: true})
+		parts := int(a.splits) * size
+		e.need(parts)
+		e.add(r.Node, launch{
+			kernel: "embed_few", grid: [3]int{out.Rows, int(a.splits), 1}, block: threads, args: a, scratch: true,
+			does: []backend.Call{reads(r.Call)}, moves: parts,
+		})
+		e.add(r.Node, launch{
+			kernel: "sum_products", grid: [3]int{ceil(size, threads), 1, 1}, block: threads, args: a, scratch: true,
+			does: []backend.Call{writes(out)}, moves: parts,
+		})
 		return nil
 	}
 	a.units, a.stride, a.most = units, stride, int32(most)
@@ -241,7 +254,7 @@ func (e *encoder) embedGrad(r *resolved) error {
 		if units != 0 {
 			each = min(most, atOnce)
 		}
-		e.add(r.Node, launch{kernel: "clear", grid: [3]int{ceil(size, threads), each, 1}, block: threads, args: a})
+		e.add(r.Node, launch{kernel: "clear", grid: [3]int{ceil(size, threads), each, 1}, block: threads, args: a, does: []backend.Call{writes(out)}})
 	}
 	e.add(r.Node, launch{kernel: "embed_grad", grid: [3]int{dy.Rows, 1, 1}, block: 128, args: a})
 	return nil
@@ -276,6 +289,18 @@ func (r *resolved) attnSize() (int, error) {
 	return 0, nil
 }
 
+// attnShared is the bytes of shared memory of attention's kernels for heads of so many columns, or of its gradient's.
+func (p Precision) attnShared(size int, gradient bool) int {
+	rows, probabilities := attnTile*(size+4), attnTile*(attnTile+4)
+	if p != FP32 { // which stay in registers
+		probabilities = 0
+	}
+	if gradient {
+		return elem * (4*rows + 2*probabilities + 2*attnTile)
+	}
+	return elem * (3*rows + probabilities)
+}
+
 func (e *encoder) attn(r *resolved) error {
 	size, err := r.attnSize()
 	if err != nil {
@@ -286,11 +311,7 @@ func (e *encoder) attn(r *resolved) error {
 		e.attnAny("attn_any", r, r.In[0].Rows)
 		return nil
 	}
-	shared := elem * (3*attnTile*(size+4) + attnTile*(attnTile+4))
-	if e.be.precision != FP32 {
-		shared = elem * 3 * attnTile * (size + 4)
-	}
-	e.attnTiles("attn", r, size, r.I[1] == 1, shared)
+	e.attnTiles("attn", r, size, r.I[1] == 1, e.be.precision.attnShared(size, false))
 	return nil
 }
 
@@ -300,11 +321,19 @@ func (e *encoder) attnGrad(r *resolved) error {
 		return err
 	}
 	r.a.f[1] = 1 / math.Sqrt(float64(r.In[0].Cols/r.I[0]))
-	shared := elem * (4*attnTile*(size+4) + 2*attnTile*(attnTile+4) + 2*attnTile)
-	if e.be.precision != FP32 {
-		shared = elem * (4*attnTile*(size+4) + 2*attnTile)
+	shared := e.be.precision.attnShared(size, true)
+	whole := e.now
+	defer func() { e.now = whole }()
+	part := func(dead ...int) *backend.Call { // what one of the two kernels does
+		c := *whole
+		c.Out = slices.Clone(c.Out)
+		for _, k := range dead {
+			c.Out[k] = backend.Buf{}
+		}
+		return &c
 	}
 	if !r.Out[0].Dead() {
+		e.now = part(1, 2)
 		if size == 0 {
 			e.attnAny("attn_dq_any", r, r.In[0].Rows)
 		} else {
@@ -312,6 +341,7 @@ func (e *encoder) attnGrad(r *resolved) error {
 		}
 	}
 	if !r.Out[1].Dead() || !r.Out[2].Dead() {
+		e.now = part(0)
 		if size == 0 {
 			e.attnAny("attn_dkv_any", r, r.In[1].Rows)
 		} else {

@@ -34,12 +34,18 @@ func (b *Backend) reserve(n int64) (*memory, error) {
 	if err != nil {
 		err = fmt.Errorf("backend %s: reserve %d bytes: %w", b.Name(), n, err)
 		if free, total, e := b.device.Available(); e == nil && driver.OutOfMemory(err) {
-			err = fmt.Errorf("%w: %d bytes of %d are free", err, free, total)
+			err = full{fmt.Errorf("%w: %d bytes of %d are free", err, free, total)}
 		}
 		return nil, err
 	}
 	return &memory{b, at, n}, nil
 }
+
+// full is a backend.ErrMemory in the driver's words.
+type full struct{ error }
+
+func (f full) Unwrap() error        { return f.error }
+func (f full) Is(target error) bool { return target == backend.ErrMemory }
 
 // Size is the number of bytes.
 func (m *memory) Size() int64 { return m.size }

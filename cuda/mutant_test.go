@@ -41,6 +41,12 @@ var mutants = []struct{ file, kernel, test string }{
 	{"reduce", "embed_grad", "embed.grad"},
 	{"update", "adamw", "adamw"},
 	{"update", "sumsq", "sumsq"},
+	{"update", "sumsq_pieces", "sumsq"},
+	{"update", "sgd", "sgd"},
+	{"update", "adagrad", "adagrad"},
+	{"norm", "norm4", "norm"},
+	{"norm", "norm_dx4", "norm.dx"},
+	{"element", "unary4", "unary"},
 	{"attn", "attn_32", "attn"},
 	{"attn_grad", "attn_dkv_32", "attn.grad"},
 	{"gemm_fp32", "fp32_nt_64", "matnt"},
@@ -59,7 +65,7 @@ func TestMutants(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	run := func(test string, env ...string) (string, error) {
-		cmd := exec.Command(self, "-test.short", "-test.timeout=60s", "-test.run=^TestConformance$/^"+strings.ReplaceAll(test, ".", `\.`)+"$")
+		cmd := exec.Command(self, "-test.short", "-test.timeout=60s", "-test.run=^Test(Conformance|WideRows|Direct|Optimizers)$/^"+strings.ReplaceAll(test, ".", `\.`)+"$")
 		cmd.Env = append(os.Environ(), env...)
 		out, err := cmd.CombinedOutput()
 		return string(out), err

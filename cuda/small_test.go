@@ -4,6 +4,7 @@ package cuda_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,45 +22,57 @@ import (
 // Whole training steps of a cross-encoder, full and through LoRA, are the CPU's: losses, gradient norms and weights. The
 // emulator has no fault to find in them, and everything that was made is freed.
 func TestSteps(t *testing.T) {
+	for name, adapter := range map[string]bool{"full": false, "lora": true} {
+		t.Run(name, func(t *testing.T) { sameSteps(t, adapter, "sgd") })
+	}
+}
+
+func sameSteps(t *testing.T, adapter bool, optimizer string) {
 	host, err := cpu.New()
 	require.NoError(t, err)
-	for name, adapter := range map[string]bool{"full": false, "lora": true} {
-		t.Run(name, func(t *testing.T) {
-			run := func(be backend.Backend) (steps []train.Step, weights map[string][]float32) {
-				c := train.Defaults()
-				c.Backend, c.Epochs, c.Batch, c.Optimizer, c.LR, c.MicroTokens = be, 1, 2, "sgd", .1, 64
-				m := tiny(t, adapter)
-				run, err := train.Start(context.Background(), m, loss.BCE{}, train.Data{Train: queries(4)}, c)
-				require.NoError(t, err)
-				defer func() { require.NoError(t, run.Close()) }()
-				for s := range run.Steps() {
-					steps = append(steps, s)
-				}
-				require.NoError(t, run.Err())
-				weights = map[string][]float32{}
-				for _, p := range m.Params() {
-					weights[p.Path], err = graph.ReadWeight[float32](run.Store(), p.Path)
-					require.NoError(t, err)
-				}
-				return steps, weights
-			}
-			emu.Reset(emu.Defaults(), false)
-			be, err := cuda.Open(0, cuda.FP32)
+	run := func(be backend.Backend) (steps []train.Step, weights map[string][]float32) {
+		c := train.Defaults()
+		c.Backend, c.Epochs, c.Batch, c.Optimizer, c.LR, c.MicroTokens = be, 1, 2, optimizer, 1e-3, 64
+		if optimizer == "sgd" {
+			c.LR = .1
+		}
+		m := tiny(t, adapter)
+		run, err := train.Start(context.Background(), m, loss.BCE{}, train.Data{Train: queries(4)}, c)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, run.Close()) }()
+		for s := range run.Steps() {
+			steps = append(steps, s)
+		}
+		require.NoError(t, run.Err())
+		weights = map[string][]float32{}
+		for _, p := range m.Params() {
+			weights[p.Path], err = graph.ReadWeight[float32](run.Store(), p.Path)
 			require.NoError(t, err)
-			want, weights := run(host)
-			got, w := run(be)
-			require.NoError(t, be.Close())
-			require.Len(t, got, len(want))
-			for i := range want {
-				require.InEpsilon(t, want[i].Loss, got[i].Loss, 1e-5, "loss of step %d", i)
-				require.InEpsilon(t, want[i].GradNorm, got[i].GradNorm, 1e-4, "gradient norm of step %d", i)
-			}
-			for path, v := range weights {
-				require.Less(t, nntest.Rel(w[path], v), 1e-4, path)
-			}
-			require.Empty(t, emu.Faults())
-			require.Empty(t, emu.Leaks())
-			t.Logf("%d steps, %d kernels", len(got), emu.Kernels())
-		})
+		}
+		return steps, weights
 	}
+	emu.Reset(emu.Defaults(), false)
+	be, err := cuda.Open(0, cuda.FP32)
+	require.NoError(t, err)
+	want, weights := run(host)
+	got, w := run(be)
+	require.NoError(t, be.Close())
+	require.Len(t, got, len(want))
+	for i := range want {
+		require.InEpsilon(t, want[i].Loss, got[i].Loss, 1e-5, "loss of step %d", i)
+		require.InEpsilon(t, want[i].GradNorm, got[i].GradNorm, 1e-4, "gradient norm of step %d", i)
+	}
+	for path, v := range weights {
+		if strings.HasSuffix(path, "key.bias") && optimizer != "sgd" {
+			// softmax does not change with it: its gradient is rounding errors, which these divide by their own size
+			for i := range v {
+				require.InDelta(t, v[i], w[path][i], float64(2*len(want))*1e-3, path)
+			}
+			continue
+		}
+		require.Less(t, nntest.Rel(w[path], v), 1e-4, path)
+	}
+	require.Empty(t, emu.Faults())
+	require.Empty(t, emu.Leaks())
+	t.Logf("%d steps, %d kernels", len(got), emu.Kernels())
 }

@@ -32,10 +32,17 @@ func (e *encoder) sumSq(r *resolved) error {
 	a := &r.a
 	a.in[0] = mat{p: e.tabled(bytesOf(pieces)), axis: -1}
 	a.in[1] = mat{p: e.tabled(bytesOf(first)), axis: -1}
-	e.need(2 * len(pieces)) // doubles
-	e.add(r.Node, launch{kernel: "sumsq_pieces", grid: [3]int{len(pieces), 1, 1}, block: threads, args: a, scratch: true, table: true})
+	parts := 2 * len(pieces) // doubles
+	e.need(parts)
+	e.add(r.Node, launch{
+		kernel: "sumsq_pieces", grid: [3]int{len(pieces), 1, 1}, block: threads, args: a, scratch: true, table: true,
+		does: []backend.Call{reads(r.Call)}, moves: parts,
+	})
 	second := *a
-	e.add(r.Node, launch{kernel: "sumsq", grid: [3]int{len(r.In), 1, 1}, block: threads, args: &second, scratch: true, table: true})
+	e.add(r.Node, launch{
+		kernel: "sumsq", grid: [3]int{len(r.In), 1, 1}, block: threads, args: &second, scratch: true, table: true,
+		does: []backend.Call{writes(r.Out...)}, moves: parts,
+	})
 	return nil
 }
 
@@ -56,6 +63,7 @@ type pending struct {
 	call   int // the last that joined
 	factor uint64
 	pieces []weights
+	does   []backend.Call
 }
 
 func isUpdate(op backend.Op) bool {
@@ -74,6 +82,7 @@ func (e *encoder) update(r *resolved) error {
 		return fmt.Errorf("%s: no parameter group %d", r.Node, g)
 	}
 	p.op, p.node, p.call, p.factor = r.Op, r.Node, e.at, a.in[1].p
+	p.does = append(p.does, *r.Call)
 	w := weights{w: a.out[0].p, g: a.in[0].p, group: int32(r.I[0]), flag: int32(r.I[1]), f: r.F}
 	switch r.Op {
 	case backend.AdamW:
@@ -105,7 +114,7 @@ func (e *encoder) flush() error {
 		a.in[1] = mat{p: p.factor}
 		kernel := map[backend.Op]string{backend.AdamW: "adamw", backend.SGD: "sgd", backend.Adagrad: "adagrad"}[p.op]
 		e.at = p.call
-		e.add(p.node, launch{kernel: kernel, grid: [3]int{len(p.pieces), 1, 1}, block: threads, args: a, table: true})
+		e.add(p.node, launch{kernel: kernel, grid: [3]int{len(p.pieces), 1, 1}, block: threads, args: a, table: true, does: p.does})
 		*p = pending{}
 	}
 	if g := &e.group; len(g.products) > 0 {

@@ -163,6 +163,9 @@ func (o *optimizer) step(s *backend.Scalars) (norm float64, err error) {
 // finite tells whether v is a number that is not infinite.
 func finite(v float32) bool { return v-v == 0 }
 
+// bytes is what it reserved beside moments.
+func (o *optimizer) bytes() int64 { return o.scratch.Size() + o.exec.Bytes() }
+
 func (o *optimizer) close() error {
 	var err error
 	if o.exec != nil {

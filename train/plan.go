@@ -1,10 +1,12 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 
 	"rung/data"
 	"rung/nn"
+	"rung/nn/backend"
 	"rung/nn/graph"
 )
 
@@ -13,8 +15,10 @@ type plan struct {
 	program *graph.Program
 	dims    graph.Dims
 	budget  int // tokens of a micro-batch
+	least   int // the smallest that it can be
 	total   int // updates
 	bytes   int64
+	needs   Plan // bytes of memory
 }
 
 // makePlan looks at the batches of all epochs, and halves the token budget until the program fits into
@@ -43,6 +47,7 @@ func (r *Run) makePlan(batches [][]int, fixed int) (*plan, error) {
 			return nil, fmt.Errorf("train: the loss %s takes whole batches, of up to %d tokens: micro_tokens is %d", r.obj.Name(), least, p.budget)
 		}
 	}
+	p.least = least
 	limit := r.cfg.Memory
 	if limit == 0 {
 		var err error
@@ -62,6 +67,42 @@ func (r *Run) makePlan(batches [][]int, fixed int) (*plan, error) {
 		}
 		p.budget = max(least, p.budget/2)
 	}
+}
+
+// reserve plans, and takes the memory of the run. Where that is not there although it was, because it lies in pieces or
+// somebody else took it, micro-batches become smaller: after the first step they could not without other bits.
+func (r *Run) reserve(batches [][]int, fixed int) error {
+	p, err := r.makePlan(batches, fixed)
+	if err != nil {
+		return err
+	}
+	for {
+		run, err := p.program.NewRun(r.be, 0)
+		if err == nil {
+			if err = run.Bind(r.store); err == nil {
+				r.plan, r.total, r.run = p, p.total, run
+				p.needs = r.needs()
+				return nil
+			}
+			_ = run.Close()
+		}
+		if !errors.Is(err, backend.ErrMemory) || fixed > 0 || p.budget <= p.least {
+			return err
+		}
+		p.budget = max(p.least, p.budget/2)
+		if err := r.fit(p, batches); err != nil {
+			return err
+		}
+	}
+}
+
+// needs is the memory of a run, what its kernels need included, which is known once it is bound.
+func (r *Run) needs() Plan {
+	p := Plan{Weights: r.store.Master.Size(), Gradients: r.store.Grad.Size(), Arena: int64(r.plan.program.Arena) * int64(r.be.Float().Size())}
+	p.Moments = r.kept() - p.Weights - p.Gradients
+	p.Other = r.run.Bytes() - p.Arena + r.opt.bytes()
+	p.Bytes = p.Weights + p.Gradients + p.Moments + p.Arena + p.Other
+	return p
 }
 
 // mostUpdates bounds a run: its batches are drawn before it starts.
@@ -130,14 +171,20 @@ type Plan struct {
 	MicroTokens int
 	Dims        graph.Dims
 	Calls       int
-	Bytes       int64 // weights, gradients, moments, activations and what kernels need
+	Bytes       int64 // weights, gradients, moments, activations and what kernels need: the five that follow
+	Weights     int64
+	Gradients   int64
+	Moments     int64
+	Arena       int64 // activations
+	Other       int64 // inputs, tables and scratch
 	Trainable   int
 	Parameters  int
 }
 
 // Plan is what the run will use.
 func (r *Run) Plan() Plan {
-	p := Plan{Steps: r.total, MicroTokens: r.plan.budget, Dims: r.plan.dims, Calls: len(r.plan.program.Calls), Bytes: r.plan.bytes}
+	p := r.plan.needs
+	p.Steps, p.MicroTokens, p.Dims, p.Calls = r.total, r.plan.budget, r.plan.dims, len(r.plan.program.Calls)
 	for _, q := range r.model.Params() {
 		p.Parameters += q.Size()
 		if q.Trainable {

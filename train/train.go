@@ -116,7 +116,8 @@ func Start(ctx context.Context, m Model, o nn.Objective, d Data, c Config) (*Run
 		r.sample = data.Shuffled{Batch: c.Batch, Window: c.Window}
 	}
 	if err := r.prepare(d); err != nil {
-		return nil, errors.Join(err, r.Close())
+		_ = r.Close() // a device that fails cannot free its memory either: no news
+		return nil, err
 	}
 	return r, nil
 }
@@ -177,17 +178,9 @@ func (r *Run) prepare(d Data) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.plan, err = r.makePlan(batches, saved.MicroTokens); err != nil {
+	if err := r.reserve(batches, saved.MicroTokens); err != nil {
 		return err
 	}
-	r.total = r.plan.total
-	if r.run, err = r.plan.program.NewRun(r.be, 0); err != nil {
-		return err
-	}
-	if err := r.run.Bind(r.store); err != nil {
-		return err
-	}
-	r.plan.bytes += r.run.Bytes() - r.plan.program.Bytes() // what kernels need is known now
 	return r.openLog()
 }
 

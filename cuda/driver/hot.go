@@ -24,10 +24,13 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s (%d)", e.Call, e.Name, e.Code) }
 
+// NoMemory is the code of CUDA_ERROR_OUT_OF_MEMORY.
+const NoMemory = int(C.CUDA_ERROR_OUT_OF_MEMORY)
+
 // OutOfMemory reports that err is a driver's that had no memory left.
 func OutOfMemory(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Code == C.CUDA_ERROR_OUT_OF_MEMORY
+	return errors.As(err, &e) && e.Code == NoMemory
 }
 
 func result(r C.struct_gpu_result) error {

@@ -76,12 +76,14 @@ func report(err error) {
 	}
 }
 
-// Reset starts a new driver: what was made with the old one is invalid. Quiet keeps faults from standard error.
+// Reset starts a new driver: what was made with the old one is invalid, what was overridden still is. Quiet keeps faults from standard error.
 func Reset(c Config, quietly bool) {
 	get()
 	mu.Lock()
 	defer mu.Unlock()
-	driver, quiet = model.New(c, report), quietly
+	next := model.New(c, report)
+	next.Inherit(driver)
+	driver, quiet = next, quietly
 }
 
 // Faults are what kernels and callers did wrong since the last Reset.
@@ -99,8 +101,9 @@ func Kernels() int { return get().Kernels() }
 // Override lets another kernel run in place of those of a name, such as a mutant; nil takes it back.
 func Override(name string, k *ptx.Kernel) { get().Override(name, k) }
 
-// Coverage ranges over the kernels of the loaded modules, with the instructions that threads have executed.
+// Coverage ranges over the kernels of the loaded modules, with the instructions that threads have executed: since the
+// process started, whatever was Reset.
 func Coverage() iter.Seq2[*ptx.Kernel, []ptx.Line] { return get().Coverage }
 
-// Unrun lists the instructions of the loaded modules' kernels that no thread has executed since the last Reset.
+// Unrun lists the instructions of the loaded modules' kernels that no thread has executed.
 func Unrun() []ptx.Line { return get().Unrun() }

@@ -5,7 +5,13 @@
 // serves many sets of weights. Call is data: a CPU walks the list, CUDA captures it.
 package backend
 
-import "context"
+import (
+	"context"
+	"errors"
+)
+
+// ErrMemory reports that a backend has no memory left for what it was to reserve: less may fit.
+var ErrMemory = errors.New("out of memory")
 
 // An Axis says what the rows of a matrix count. Capacities are fixed when a program is compiled; how
 // many rows are real is known only when it runs, and no kernel reads or writes a row beyond that.

@@ -24,21 +24,28 @@ func hasGPU() bool {
 	return err == nil && len(all) > 0 && all[0].Usable() == nil
 }
 
-// openGPU opens what follows "cuda" in a device's name: "", ":N", "/precision" or both.
-func openGPU(rest string) (backend.Backend, error) {
+// parseGPU reads what follows "cuda" in a device's name: "", ":N", "/precision" or both.
+func parseGPU(rest string) (ordinal int, p cuda.Precision, err error) {
 	at, precision, given := strings.Cut(rest, "/")
-	ordinal, p := 0, cuda.FP32
-	var err error
 	if given {
 		if p, err = cuda.ParsePrecision(precision); err != nil {
-			return nil, fmt.Errorf("device: \"cuda%s\": %w: %w", rest, ErrUnknown, err)
+			return 0, 0, fmt.Errorf("device: \"cuda%s\": %w: %w", rest, ErrUnknown, err)
 		}
 	}
 	if at != "" {
 		n, ok := strings.CutPrefix(at, ":")
 		if ordinal, err = strconv.Atoi(n); err != nil || !ok || ordinal < 0 {
-			return nil, fmt.Errorf("device: \"cuda%s\": %w", rest, ErrUnknown)
+			return 0, 0, fmt.Errorf("device: \"cuda%s\": %w", rest, ErrUnknown)
 		}
+	}
+	return ordinal, p, nil
+}
+
+// openGPU opens the GPU of a name.
+func openGPU(rest string) (backend.Backend, error) {
+	ordinal, p, err := parseGPU(rest)
+	if err != nil {
+		return nil, err
 	}
 	opened.Lock()
 	defer opened.Unlock()
@@ -55,6 +62,15 @@ func openGPU(rest string) (backend.Backend, error) {
 	}
 	opened.m[key] = be
 	return be, nil
+}
+
+// recordGPU is a backend that records what a GPU of so many multiprocessors and so much memory would do.
+func recordGPU(rest string, sms int, memory int64) (backend.Backend, error) {
+	ordinal, p, err := parseGPU(rest)
+	if err != nil {
+		return nil, err
+	}
+	return cuda.Record(cuda.Info{Ordinal: ordinal, Name: "a GPU on paper", Capability: 80, SMs: sms, Memory: memory}, p), nil
 }
 
 // GPUs says which GPUs there are, or why none can be used.

@@ -10,9 +10,11 @@ import (
 
 func hasGPU() bool { return false }
 
-func openGPU(string) (backend.Backend, error) {
-	return nil, errors.New("device: this binary was built without the tag gpu: it knows no CUDA")
-}
+var errNone = errors.New("device: this binary was built without the tag gpu: it knows no CUDA")
+
+func openGPU(string) (backend.Backend, error) { return nil, errNone }
+
+func recordGPU(string, int, int64) (backend.Backend, error) { return nil, errNone }
 
 // GPUs says which GPUs there are, or why none can be used.
 func GPUs() ([]string, error) {

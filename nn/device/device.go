@@ -39,3 +39,14 @@ func Open(name string) (backend.Backend, error) {
 	}
 	return nil, fmt.Errorf("device: %q: %w", name, ErrUnknown)
 }
+
+// Record returns a backend that computes nothing, and needs neither driver nor GPU: it encodes programs as the
+// GPU of a name ("cuda", with N and precision as Open takes them) would, if that had so many multiprocessors and so
+// many bytes of memory. It is a backend.Watcher.
+func Record(name string, sms int, memory int64) (backend.Backend, error) {
+	rest, ok := strings.CutPrefix(name, "cuda")
+	if !ok {
+		return nil, fmt.Errorf("device: %q is no GPU's name: %w", name, ErrUnknown)
+	}
+	return recordGPU(rest, sms, memory)
+}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rung/nn/backend"
 	"rung/nn/device"
 )
 
@@ -20,4 +21,20 @@ func TestOpen(t *testing.T) {
 	}
 	_, err := device.Open("cuda:4096") // no such device, no driver, or not built in
 	require.ErrorContains(t, err, "device: ")
+}
+
+// Without the tag gpu there is no encoder to record with.
+func TestRecord(t *testing.T) {
+	_, err := device.Record("cpu", 1, 1)
+	require.ErrorIs(t, err, device.ErrUnknown)
+	be, err := device.Record("cuda:1/bf16", 4, 1<<20)
+	if err != nil {
+		require.ErrorContains(t, err, "without the tag gpu")
+		return
+	}
+	require.Equal(t, "cuda:1/bf16", be.Name())
+	_, err = be.Reserve(1 << 21)
+	require.ErrorIs(t, err, backend.ErrMemory)
+	_, err = device.Record("cuda:x", 4, 1<<20)
+	require.ErrorIs(t, err, device.ErrUnknown)
 }

@@ -26,7 +26,7 @@ func (g *gen) all(r row) []*call {
 	for i, c := range r.calls(g) {
 		all = append(all, c)
 		v := g.variants(c)
-		if i >= 5 && len(v) > 1 {
+		if i >= 6 && len(v) > 1 {
 			v = v[i%len(v):][:1]
 		}
 		all = append(all, v...)
@@ -130,10 +130,10 @@ func (g *gen) upTo(list ...int) []int {
 	return slices.DeleteFunc(list, func(n int) bool { return n > int(g.size) })
 }
 
-// shapes is rows, columns and something else.
+// shapes is rows, columns and something else: one whose rows are whole vectors, where they are aligned.
 func (g *gen) shapes() [][3]int {
 	d := g.dims()
-	all := [][3]int{{2, 3, 4}, {5, 1, 2}, {0, 3, 2}}
+	all := [][3]int{{2, 3, 4}, {5, 1, 2}, {0, 3, 2}, {3, 16, 8}}
 	for i := range d {
 		all = append(all, [3]int{d[i], d[(i+1)%len(d)], d[(i+3)%len(d)]})
 	}

@@ -12,6 +12,7 @@ package nntest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"rung/nn/backend"
@@ -79,13 +80,29 @@ func kernels() (all []row) {
 
 // TestBackend runs the suite on be.
 func TestBackend(t *testing.T, be backend.Backend, size Size) {
-	truth := ref.New[float64]()
 	for op, r := range table() {
 		if op := backend.Op(op); op != backend.Host && r.calls == nil {
 			t.Fatalf("the suite has no row for %v", op)
 		}
 	}
+	TestOps(t, be, size)
+	t.Run("alone", func(t *testing.T) { testAlone(t, be, size) })
+	t.Run("dropout statistics", func(t *testing.T) { testDropout(t, be) })
+	t.Run("relaunched", func(t *testing.T) { testRelaunch(t, be, size) })
+	t.Run("order", func(t *testing.T) { testOrder(t, be) })
+	t.Run("versions", func(t *testing.T) { testVersions(t, be, size) })
+	t.Run("cancelled", func(t *testing.T) { testCancelled(t, be) })
+	t.Run("memory", func(t *testing.T) { testMemory(t, be) })
+	t.Run("outside", func(t *testing.T) { testOutside(t, be) })
+}
+
+// TestOps runs the suite's rows of some operations: of all, if none is named.
+func TestOps(t *testing.T, be backend.Backend, size Size, ops ...backend.Op) {
+	truth := ref.New[float64]()
 	for _, r := range kernels() {
+		if len(ops) > 0 && !slices.Contains(ops, r.op) {
+			continue
+		}
 		t.Run(r.op.String(), func(t *testing.T) {
 			for i, c := range newGen(r.op, size).all(r) {
 				l := layout(i % 3)
@@ -106,14 +123,6 @@ func TestBackend(t *testing.T, be backend.Backend, size Size) {
 			}
 		})
 	}
-	t.Run("alone", func(t *testing.T) { testAlone(t, be, size) })
-	t.Run("dropout statistics", func(t *testing.T) { testDropout(t, be) })
-	t.Run("relaunched", func(t *testing.T) { testRelaunch(t, be, size) })
-	t.Run("order", func(t *testing.T) { testOrder(t, be) })
-	t.Run("versions", func(t *testing.T) { testVersions(t, be, size) })
-	t.Run("cancelled", func(t *testing.T) { testCancelled(t, be) })
-	t.Run("memory", func(t *testing.T) { testMemory(t, be) })
-	t.Run("outside", func(t *testing.T) { testOutside(t, be) })
 }
 
 // TestWorkers checks a host backend, which newBackend gives for a number of workers: the same bits

@@ -102,7 +102,11 @@ func (e *Env) train(ctx context.Context, c *Config, dry bool) (err error) {
 		undo()
 		return err
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
+	defer func() {
+		if closed := r.Close(); err == nil { // a device that failed cannot free its memory either: no news
+			err = closed
+		}
+	}()
 	j.setup(r)
 	if dry {
 		return j.plan(r)

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ type Driver struct {
 	lost     Result // of every call, once the device is lost
 	faults   []error
 	modules  map[string]*ptx.Module // by their text: parsed once
-	coverage ptx.Coverage
+	coverage *ptx.Coverage
 	override map[string]*ptx.Kernel // by name
 	began    time.Time
 	report   func(error)
@@ -57,12 +58,21 @@ type context struct {
 func New(c Config, report func(error)) *Driver {
 	d := &Driver{
 		config: c, handles: map[Handle]any{}, last: 0x1000, current: map[int][]*context{}, calls: map[string]int{},
-		modules: map[string]*ptx.Module{}, began: time.Now(), report: report,
+		modules: map[string]*ptx.Module{}, coverage: &ptx.Coverage{}, began: time.Now(), report: report,
 	}
 	for i := range c.Devices {
 		d.devices = append(d.devices, &device{ordinal: i, memory: ptx.NewMemory(c.Memory)})
 	}
 	return d
+}
+
+// Inherit takes over the kernels that another driver has parsed, what of them has run, and what runs in their place.
+func (d *Driver) Inherit(from *Driver) {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.modules, d.coverage, d.override = maps.Clone(from.modules), from.coverage, maps.Clone(from.override)
 }
 
 // Faults are what kernels and callers did wrong so far.

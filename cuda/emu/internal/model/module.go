@@ -263,7 +263,7 @@ func (d *Driver) kernel(c *context, k *ptx.Kernel, grid, block ptx.Dim, shared i
 		k = other
 	}
 	err := k.Launch(c.device.memory, ptx.Config{
-		Grid: grid, Block: block, Shared: shared, Seed: d.config.Seed, Workers: d.config.Workers, Coverage: &d.coverage, Limit: d.config.Limit,
+		Grid: grid, Block: block, Shared: shared, Seed: d.config.Seed, Workers: d.config.Workers, Coverage: d.coverage, Limit: d.config.Limit,
 	}, args...)
 	if err != nil {
 		d.fault(err)
