@@ -109,28 +109,34 @@ func (s isa) partial(a *args) int { return 4 * a.Workers * s.partialSize() }
 
 func (s isa) partialSize() int { return up(tileRows, s.mr) * up(tileCols, s.nr) }
 
-// A grid is the tiles of a result.
+// A grid is the tiles of a result. Its rows are in equal shares, each of which is tiled for itself: the last tile
+// of a share is what is left.
 type grid struct {
 	rows, cols         int // of a tile
 	rowTiles, colTiles int
+	share, each        int // rows of a share, and its tiles over rows
 }
 
-// gridOf makes tiles as large as is useful, but enough of them for the workers, and as many for each.
+// rowsOf is the first row of row tile t, and how many of the result's rows it has: none, perhaps.
+func (g grid) rowsOf(t, rows int) (i, n int) {
+	i = t/g.each*g.share + t%g.each*g.rows
+	return i, min(i+g.rows, (t/g.each+1)*g.share, rows) - i
+}
+
+// gridOf makes tiles as large as is useful, but enough of them for the workers, each of which gets a share.
 // Blocks of columns are tiled each for itself: tiles counts those of a width.
 func (s isa) gridOf(a *args, rows int, tiles func(a *args, width int) int) grid {
 	g := grid{rows: up(tileRows, s.mr), cols: up(tileCols, s.nr)}
 	for {
 		g.rowTiles, g.colTiles = ceil(rows, g.rows), tiles(a, g.cols)
+		g.share, g.each = rows, max(1, g.rowTiles)
 		switch {
 		case a.Workers == 1 || rows == 0:
 			return g
 		case g.rowTiles*g.colTiles >= 4*a.Workers:
-			n := g.rowTiles
-			for n*g.colTiles%a.Workers != 0 {
-				n++
-			}
-			g.rows = up(ceil(rows, n), s.mr)
-			g.rowTiles = ceil(rows, g.rows)
+			g.share = up(ceil(rows, a.Workers), s.mr)
+			g.each = ceil(g.share, g.rows)
+			g.rowTiles = g.each * ceil(rows, g.share)
 			return g
 		case g.cols > 2*s.nr:
 			g.cols = up(g.cols/2, s.nr)
@@ -158,7 +164,11 @@ func (s isa) gridNN(a *args) grid {
 // tileNT computes tile t: it finds the block of columns that it lies in.
 func (s isa) tileNT(a *args, g grid, t int) {
 	x, y, pre := a.Src[0], a.Dst[0], a.Dst[1]
-	i, t := t/g.colTiles*g.rows, t%g.colTiles
+	i, rows := g.rowsOf(t/g.colTiles, x.Rows)
+	if rows <= 0 {
+		return
+	}
+	t %= g.colTiles
 	k, col := 0, 0
 	for n := ceil(a.Src[1].Rows, g.cols); t >= n; n = ceil(a.Src[1+4*k].Rows, g.cols) {
 		col += a.Src[1+4*k].Rows
@@ -168,7 +178,7 @@ func (s isa) tileNT(a *args, g grid, t int) {
 	j := t * g.cols // within the block
 	w, b, h, u := 1+4*k, a.Src[2+4*k], a.Src[3+4*k], 4+4*k
 	c := C.struct_mat{
-		m: C.long(min(g.rows, x.Rows-i)), n: C.long(min(g.cols, a.Src[w].Rows-j)),
+		m: C.long(rows), n: C.long(min(g.cols, a.Src[w].Rows-j)),
 		y: at(y, i, col+j), ldy: C.long(y.Ld), pre: at(pre, i, col+j), ldpre: C.long(pre.Ld),
 		gelu: flag(a.I[1] == backend.ActGELU), acc: flag(a.Out[0].Acc), first: 1,
 	}
@@ -186,9 +196,13 @@ func (s isa) tileNT(a *args, g grid, t int) {
 // tileNN computes tile t.
 func (s isa) tileNN(a *args, g grid, t int) {
 	dx, pre := a.Dst[0], a.Src[0]
-	i, j := t/g.colTiles*g.rows, t%g.colTiles*g.cols
+	i, rows := g.rowsOf(t/g.colTiles, dx.Rows)
+	if rows <= 0 {
+		return
+	}
+	j := t % g.colTiles * g.cols
 	c := C.struct_mat{
-		m: C.long(min(g.rows, dx.Rows-i)), n: C.long(min(g.cols, dx.Cols-j)),
+		m: C.long(rows), n: C.long(min(g.cols, dx.Cols-j)),
 		y: at(dx, i, j), ldy: C.long(dx.Ld), acc: flag(a.Out[0].Acc),
 	}
 	if a.I[1] == backend.ActGELU {
