@@ -23,7 +23,7 @@ INLINE void finish(const struct mat *x, const int how, long i, long j, const flo
 	long m = least(MR, x->m - i);
 	if (x->n - j >= NR) { // nearly always: several vectors in flight hide the latency of polynomials
 		for (long r = 0; r < m; r++)
-			_Pragma("GCC unroll 4") for (int v = 0; v < NV; v++) store(x, how, i + r, j + v * VL, VL, vload(c + r * NR + v * VL));
+			UNROLL(4) for (int v = 0; v < NV; v++) store(x, how, i + r, j + v * VL, VL, vload(c + r * NR + v * VL));
 		return;
 	}
 	for (long r = 0; r < m; r++)

@@ -30,10 +30,10 @@ INLINE vf element(const int how, const float *const *r, const float *a, long s, 
 #define STEP(p)                                                                                            \
 	do {                                                                                               \
 		vf y[NV];                                                                                  \
-		_Pragma("GCC unroll 2") for (int v = 0; v < nv; v++) y[v] = vload(b + (p) * bs + v * VL);  \
-		_Pragma("GCC unroll 16") for (int i = 0; i < m; i++) {                                     \
+		UNROLL(2) for (int v = 0; v < nv; v++) y[v] = vload(b + (p) * bs + v * VL);  \
+		UNROLL(16) for (int i = 0; i < m; i++) {                                     \
 			vf x = element(how, r, a, s, i, p);                                                \
-			_Pragma("GCC unroll 2") for (int v = 0; v < nv; v++) acc[i][v] = vfma(x, y[v], acc[i][v]); \
+			UNROLL(2) for (int v = 0; v < nv; v++) acc[i][v] = vfma(x, y[v], acc[i][v]); \
 		}                                                                                          \
 	} while (0)
 
@@ -42,21 +42,21 @@ INLINE void block(const int m, const int nv, const int how, long k, const float 
 	vf acc[MR][NV];
 	const float *r[(MR + 2) / 3]; // every third row: two more are reached by address arithmetic
 	const int groups = (m + 2) / 3;
-	_Pragma("GCC unroll 8") for (int i = 0; i < groups; i++) r[i] = how == ALONG ? a + 3 * i * s : a;
-	_Pragma("GCC unroll 16") for (int i = 0; i < m; i++)
-		_Pragma("GCC unroll 2") for (int v = 0; v < nv; v++) acc[i][v] = vzero();
+	UNROLL(8) for (int i = 0; i < groups; i++) r[i] = how == ALONG ? a + 3 * i * s : a;
+	UNROLL(16) for (int i = 0; i < m; i++)
+		UNROLL(2) for (int v = 0; v < nv; v++) acc[i][v] = vzero();
 	if (how == ALONG) { // two steps at a time: four make the compiler spill
 		for (; k >= 2; k -= 2, b += 2 * bs) {
 			STEP(0);
 			STEP(1);
-			_Pragma("GCC unroll 8") for (int i = 0; i < groups; i++) r[i] += 2;
+			UNROLL(8) for (int i = 0; i < groups; i++) r[i] += 2;
 		}
 		if (k) STEP(0);
 	} else {
 		for (; k > 0; k--, a += s, b += bs) STEP(0);
 	}
-	_Pragma("GCC unroll 16") for (int i = 0; i < m; i++)
-		_Pragma("GCC unroll 2") for (int v = 0; v < nv; v++) {
+	UNROLL(16) for (int i = 0; i < m; i++)
+		UNROLL(2) for (int v = 0; v < nv; v++) {
 			float *q = c + i * ldc + v * VL;
 			vstore(q, add ? vadd(vload(q), acc[i][v]) : acc[i][v]);
 		}
@@ -118,8 +118,8 @@ static void panel(float *p, const float *x, long ld, long n, long k) {
 static inline void transpose(float *p, const float *w, long ld, long n) {
 	static const float none[VL];
 	const float *r[VL];
-	_Pragma("GCC unroll 16") for (int i = 0; i < VL; i++) r[i] = i < n ? w + i * ld : none;
-	_Pragma("GCC unroll 4") for (int c = 0; c < VL; c += 4, p += 4 * NR) {
+	UNROLL(16) for (int i = 0; i < VL; i++) r[i] = i < n ? w + i * ld : none;
+	UNROLL(4) for (int c = 0; c < VL; c += 4, p += 4 * NR) {
 		vf t0 = vquads(r, c), t1 = vquads(r + 1, c), t2 = vquads(r + 2, c), t3 = vquads(r + 3, c);
 		vf a = vpairlo(t0, t1), b = vpairlo(t2, t3), d = vpairhi(t0, t1), e = vpairhi(t2, t3);
 		vstore(p, vfourlo(a, b));

@@ -88,7 +88,7 @@ enum { SUMS = 4 };
 	do {                                                                                                \
 		long j = 0;                                                                                 \
 		for (; j + SUMS * VL <= (cols); j += SUMS * VL)                                             \
-			_Pragma("GCC unroll 4") for (int u = 0; u < SUMS; u++) body(j + u * VL, VL, u);     \
+			UNROLL(4) for (int u = 0; u < SUMS; u++) body(j + u * VL, VL, u);     \
 		for (; j < (cols); j += VL) body(j, (cols) - j, 0);                                         \
 	} while (0)
 
@@ -168,19 +168,19 @@ void FN(norm_dx)(const struct norm_dx *x) {
 // sums_at adds rows r to end of cols ≤ SUMS·VL columns from j on.
 INLINE void sums_at(const struct column_sums *x, const int vectors, long r, long end, long j, long cols, const int add_db, const int add_dg) {
 	vf db[SUMS], dg[SUMS];
-	_Pragma("GCC unroll 4") for (int u = 0; u < vectors; u++) {
+	UNROLL(4) for (int u = 0; u < vectors; u++) {
 		db[u] = x->db && add_db ? vloadn(x->db + j + u * VL, cols - u * VL) : vzero();
 		dg[u] = x->dg && add_dg ? vloadn(x->dg + j + u * VL, cols - u * VL) : vzero();
 	}
 	for (long i = r; i < end; i++) {
 		const vf m = x->dg ? vset(x->mean[i * x->ldmean]) : vzero(), rs = x->dg ? vset(x->rstd[i * x->ldrstd]) : vzero();
-		_Pragma("GCC unroll 4") for (int u = 0; u < vectors; u++) {
+		UNROLL(4) for (int u = 0; u < vectors; u++) {
 			vf t = vloadn(x->dy + i * x->lddy + j + u * VL, cols - u * VL);
 			db[u] = vadd(db[u], t);
 			if (x->dg) dg[u] = vfma(t, vmul(vsub(vloadn(x->s + i * x->lds + j + u * VL, cols - u * VL), m), rs), dg[u]);
 		}
 	}
-	_Pragma("GCC unroll 4") for (int u = 0; u < vectors; u++) {
+	UNROLL(4) for (int u = 0; u < vectors; u++) {
 		if (x->db) vstoren(x->db + j + u * VL, db[u], cols - u * VL);
 		if (x->dg) vstoren(x->dg + j + u * VL, dg[u], cols - u * VL);
 	}

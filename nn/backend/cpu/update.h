@@ -63,7 +63,7 @@ void FN(squares)(const struct squares *x) {
 				const long first = x->skew + at + j, page = first >> PAGE_BITS;
 				if (!x->used[page] && first + 4 * VL <= page + 1 << PAGE_BITS) continue;
 			}
-			_Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) s[i] = vdsquares(vload(p + j + i * VL), s[i]);
+			UNROLL(4) for (int i = 0; i < 4; i++) s[i] = vdsquares(vload(p + j + i * VL), s[i]);
 		}
 		for (int i = 0; j < n; i++, j += VL) s[i] = vdsquares(vloadn(p + j, n - j), s[i]);
 		at += n;
