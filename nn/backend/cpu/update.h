@@ -29,7 +29,7 @@ void FN(adamw)(const struct adamw *x) {
 	}
 	for (long j = 0, end; j < x->n; j = end) {
 		const long page = (x->skew + j) >> PAGE_BITS;
-		end = least(x->n, (page + 1 << PAGE_BITS) - x->skew);
+		end = least(x->n, ((page + 1) << PAGE_BITS) - x->skew);
 		if (x->g_used[page] || x->m_used[page]) {
 			x->m_used[page] = 1;
 			adamw_range(x, j, end);
@@ -61,7 +61,7 @@ void FN(squares)(const struct squares *x) {
 		for (; j + 4 * VL <= n; j += 4 * VL) {
 			if (x->used) { // sums are the same without what is zero
 				const long first = x->skew + at + j, page = first >> PAGE_BITS;
-				if (!x->used[page] && first + 4 * VL <= page + 1 << PAGE_BITS) continue;
+				if (!x->used[page] && first + 4 * VL <= (page + 1) << PAGE_BITS) continue;
 			}
 			UNROLL(4) for (int i = 0; i < 4; i++) s[i] = vdsquares(vload(p + j + i * VL), s[i]);
 		}
