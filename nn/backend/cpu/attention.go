@@ -28,16 +28,9 @@ func (s isa) attn() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
 		Phases: []host.Phase[float32]{{
-			N:    func(a *args) int { return sequences(a) * ceil(a.I[0], headsOf(a)) },
-			Part: func(a *args) int { return 4 * size(a) },
-			Record: func(a *args, lo, hi int) {
-				heads := headsOf(a)
-				groups := ceil(a.I[0], heads)
-				for p := lo; p < hi; p++ {
-					h := p % groups * heads
-					s.attnHeads(a, p/groups, h, min(heads, a.I[0]-h))
-				}
-			},
+			N:      func(a *args) int { return sequences(a) * ceil(a.I[0], headsOf(a)) },
+			Part:   func(a *args) int { return 4 * size(a) },
+			Record: byHeads(s.attnHeads),
 		}},
 	}
 }
@@ -51,16 +44,9 @@ func (s isa) attnGrad() host.Kernel[float32] {
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return 4 * a.Workers * size(a) },
 		Phases: []host.Phase[float32]{{
-			N:    func(a *args) int { return sequences(a) * ceil(a.I[0], headsOf(a)) },
-			Part: func(a *args) int { return 4 * size(a) },
-			Record: func(a *args, lo, hi int) {
-				heads := headsOf(a)
-				groups := ceil(a.I[0], heads)
-				for p := lo; p < hi; p++ {
-					h := p % groups * heads
-					s.attnGradHeads(a, p/groups, h, min(heads, a.I[0]-h))
-				}
-			},
+			N:      func(a *args) int { return sequences(a) * ceil(a.I[0], headsOf(a)) },
+			Part:   func(a *args) int { return 4 * size(a) },
+			Record: byHeads(s.attnGradHeads),
 		}},
 	}
 }
@@ -72,6 +58,18 @@ func sequences(a *args) int { return min(a.In[3].Cols-1, a.S.Count[backend.Seq])
 func headsOf(a *args) int {
 	pieces := 8 * a.Workers
 	return max(1, min(a.I[0], a.I[0]*sequences(a)/pieces))
+}
+
+// byHeads calls run for each piece: heads from head on of sequence n.
+func byHeads(run func(a *args, n, head, heads int)) func(a *args, lo, hi int) {
+	return func(a *args, lo, hi int) {
+		heads := headsOf(a)
+		groups := ceil(a.I[0], heads)
+		for p := lo; p < hi; p++ {
+			h := p % groups * heads
+			run(a, p/groups, h, min(heads, a.I[0]-h))
+		}
+	}
 }
 
 // span is the rows of sequence n: of queries (its tokens, or its one selected row) and of keys.
