@@ -80,6 +80,17 @@ func TestAttn(t *testing.T) {
 	}
 }
 
+// Many sequences have several heads in a piece: of five all with one worker, with more workers four, two and one.
+func TestAttnHeads(t *testing.T) {
+	for _, one := range []bool{false, true} {
+		for _, rate := range []float64{0, .1} {
+			f := attention([]int{4, 0, 9, 1, 20, 3, 5, 2, 0, 33, 7, 6, 11, 8}, 5, 8, one, rate, 1)
+			check(t, fmt.Sprint("one query ", one, ", rate ", rate), f, 2e-6)
+			check(t, fmt.Sprint("one query ", one, ", rate ", rate, ", gradients"), backward(t, f), 4e-6)
+		}
+	}
+}
+
 func TestAttnOneQuery(t *testing.T) {
 	f := attention([]int{5, 0, 40, 1}, 3, 8, true, .2, 1)
 	check(t, "one query", f, 2e-6)
