@@ -116,22 +116,7 @@ func TestTrainsAsTheCPU(t *testing.T) {
 			t.Run(fmt.Sprintf("lora=%v/%s", adapter, optimizer), func(t *testing.T) {
 				want, weights := trained(t, host, adapter, optimizer)
 				got, w := trained(t, be, adapter, optimizer)
-				require.Len(t, got, len(want))
-				for i := range want {
-					require.InEpsilon(t, want[i].Loss, got[i].Loss, 1e-5, "loss of step %d", i)
-					require.InEpsilon(t, want[i].GradNorm, got[i].GradNorm, 1e-4, "gradient norm of step %d", i)
-					require.Equal(t, want[i].Tokens, got[i].Tokens)
-				}
-				for path, v := range weights {
-					if strings.HasSuffix(path, "key.bias") && optimizer != "sgd" {
-						// softmax does not change with it: its gradient is rounding errors, which these divide by their own size
-						for i := range v {
-							require.InDelta(t, v[i], w[path][i], float64(2*len(want))*1e-3, path)
-						}
-						continue
-					}
-					require.Less(t, nntest.Rel(w[path], v), 1e-4, path)
-				}
+				alike(t, optimizer, want, got, weights, w)
 				again, w2 := trained(t, be, adapter, optimizer)
 				require.Equal(t, got, again)
 				for path, v := range w {
@@ -156,5 +141,26 @@ func TestTrainsOnTensorCores(t *testing.T) {
 				require.InEpsilon(t, want[i].Loss, got[i].Loss, tol, "loss of step %d", i)
 			}
 		})
+	}
+}
+
+// alike demands the losses, norms and weights of another backend.
+func alike(t *testing.T, optimizer string, want, got []train.Step, weights, w map[string][]float32) {
+	t.Helper()
+	require.Len(t, got, len(want))
+	for i := range want {
+		require.InEpsilon(t, want[i].Loss, got[i].Loss, 1e-5, "loss of step %d", i)
+		require.InEpsilon(t, want[i].GradNorm, got[i].GradNorm, 1e-4, "gradient norm of step %d", i)
+		require.Equal(t, want[i].Tokens, got[i].Tokens)
+	}
+	for path, v := range weights {
+		if strings.HasSuffix(path, "key.bias") && optimizer != "sgd" {
+			// softmax does not change with it: its gradient is rounding errors, which these divide by their own size
+			for i := range v {
+				require.InDelta(t, v[i], w[path][i], float64(2*len(want))*1e-3, path)
+			}
+			continue
+		}
+		require.Less(t, nntest.Rel(w[path], v), 1e-4, path)
 	}
 }
