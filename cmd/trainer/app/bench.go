@@ -119,7 +119,11 @@ func shapeOf(model string) (nn.Config, error) {
 	case "bert-base":
 		return bench.BERTBase(), nil
 	}
-	return readShape(filepath.Join(model, "config.json"))
+	c, err := readShape(filepath.Join(model, "config.json"))
+	if err != nil {
+		return c, fmt.Errorf("--model %s is neither minilm nor bert-base, nor a model's directory: %w", model, err)
+	}
+	return c, nil
 }
 
 func readShape(path string) (nn.Config, error) {
