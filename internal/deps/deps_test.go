@@ -63,7 +63,7 @@ var imports = map[string]string{
 
 	"train":         "distill lora data/curriculum train/privacy train/dist train/report train/metric",
 	"train/dist":    "nn",
-	"train/privacy": "nn checkpoints",
+	"train/privacy": "checkpoints",
 	"train/report":  "train/metric",
 
 	"cmd/trainer/app":                "rank train data/read data/mine cmd/trainer/app/bench cmd/trainer/app/quick",
