@@ -28,7 +28,7 @@ var kernelFiles = []struct {
 	{"norm", []string{"norm1", "norm4", "norm_dx1", "norm_dx4", "norm_any", "norm_dx_any"}},
 	{"pool", []string{"first", "mean", "max_pool", "first_grad", "mean_grad", "max_grad"}},
 	{"reduce", []string{"colsum", "norm_dg", "sum_parts", "sum_products", "clear", "embed_grad", "embed_few"}},
-	{"update", []string{"sumsq_pieces", "sumsq", "clip", "adamw", "sgd", "adagrad"}},
+	{"update", []string{"sumsq_pieces", "sumsq", "clip", "adamw", "sgd", "adagrad", "row_norm", "clip_rows", "sum_rows"}},
 	{"attn", []string{"attn_32", "attn_64"}},
 	{"attn_grad", []string{"attn_dq_32", "attn_dq_64", "attn_dkv_32", "attn_dkv_64"}},
 	{"attn_tf32", []string{"attn_tf32_32", "attn_tf32_64", "attn_dq_tf32_32", "attn_dq_tf32_64", "attn_dkv_tf32_32", "attn_dkv_tf32_64"}},
@@ -101,6 +101,12 @@ var encoders = func() (t [backend.NumOps]func(*encoder, *resolved) error) {
 	t[backend.AdamW] = (*encoder).update
 	t[backend.SGD] = (*encoder).update
 	t[backend.Adagrad] = (*encoder).update
+	t[backend.RowNorm] = byBlocks("row_norm", 1, outRows)
+	t[backend.ClipRows] = byWarps("clip_rows", outRows)
+	t[backend.SumRows] = func(e *encoder, r *resolved) error {
+		e.add(r.Node, launch{kernel: "sum_rows", grid: [3]int{ceil(r.Out[0].Cols, threads), 1, 1}, block: threads, args: &r.a})
+		return nil
+	}
 	return t
 }()
 

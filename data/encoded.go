@@ -1,8 +1,10 @@
 package data
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
+	"slices"
 )
 
 // None is the sequence of a query that has none of its own: a cross-encoder's is in its candidates'.
@@ -16,12 +18,15 @@ type Encoded struct {
 	Off       []int   // first token of each sequence, and the end
 	Keys      []int32 // what dropout knows each sequence by: a hash of query, slot and copy
 	Units     []Unit
+	Owners    int // those whose gradients are kept apart; 0: each unit is its own owner
 	Truncated int // tokens that were cut
 }
 
 // A Unit is a query with its candidates, as sequences.
 type Unit struct {
 	ID     string // of the query
+	User   string // whose it is, "" where nobody says
+	Owner  int32  // counted from 0, where the data set has owners
 	Query  int32  // the query's sequence, or None
 	Seqs   []int32
 	IDs    []string // of the candidates
@@ -85,7 +90,9 @@ func (e *Encoded) Rows() *Encoded {
 	r.Units = nil
 	for _, u := range e.Units {
 		for i := range u.Seqs {
-			r.Units = append(r.Units, Unit{u.ID, u.Query, u.Seqs[i : i+1 : i+1], u.IDs[i : i+1 : i+1], u.Labels[i : i+1 : i+1]})
+			row := u
+			row.Seqs, row.IDs, row.Labels = u.Seqs[i:i+1:i+1], u.IDs[i:i+1:i+1], u.Labels[i:i+1:i+1]
+			r.Units = append(r.Units, row)
 		}
 	}
 	return &r
@@ -112,18 +119,62 @@ func (e *Encoded) Sizes(units []int) (s Sizes) {
 	return s
 }
 
-// Split cuts units, in order, into micro-batches of at most budget tokens. Units stay whole: one that
-// is larger is a micro-batch by itself.
+// ByUser returns the same sequences with the units of a user side by side, and users as owners. A unit of nobody is an
+// error.
+func (e *Encoded) ByUser() (*Encoded, error) {
+	r := *e
+	r.Units = slices.Clone(e.Units)
+	owners := map[string]int32{}
+	for i := range r.Units {
+		u := &r.Units[i]
+		if u.User == "" {
+			return nil, fmt.Errorf("data: query %q has no user", u.ID)
+		}
+		o, ok := owners[u.User]
+		if !ok {
+			o = int32(len(owners))
+			owners[u.User] = o
+		}
+		u.Owner = o
+	}
+	r.Owners = len(owners)
+	slices.SortStableFunc(r.Units, func(a, b Unit) int { return cmp.Compare(a.Owner, b.Owner) })
+	return &r, nil
+}
+
+// Owned are the units of each owner, which lie side by side.
+func (e *Encoded) Owned(units []int) [][]int {
+	var out [][]int
+	from := 0
+	for i := range units {
+		if i+1 == len(units) || !e.together(units[i], units[i+1]) {
+			out = append(out, units[from:i+1])
+			from = i + 1
+		}
+	}
+	return out
+}
+
+// together reports that two units have one owner.
+func (e *Encoded) together(u, v int) bool {
+	return e.Owners > 0 && e.Units[u].Owner == e.Units[v].Owner
+}
+
+// Split cuts units, in order, into micro-batches of at most budget tokens. The units of an owner stay together: what is
+// larger is a micro-batch by itself.
 func (e *Encoded) Split(units []int, budget int) [][]int {
 	var out [][]int
-	from, n := 0, 0
-	for i, u := range units {
-		k := e.Tokens(&e.Units[u])
-		if i > from && n+k > budget {
-			out = append(out, units[from:i])
-			from, n = i, 0
+	from, n, at := 0, 0, 0
+	for _, own := range e.Owned(units) {
+		k := 0
+		for _, u := range own {
+			k += e.Tokens(&e.Units[u])
 		}
-		n += k
+		if at > from && n+k > budget {
+			out = append(out, units[from:at])
+			from, n = at, 0
+		}
+		n, at = n+k, at+len(own)
 	}
 	return append(out, units[from:])
 }
@@ -138,6 +189,9 @@ type Batch struct {
 	Queries               []int32   // (B)
 	Labels, Mask          []float32 // (B,K)
 	K                     int       // columns of the tables
+
+	// First token, sequence and unit of each owner, and the end (B+1): those of owners that are not there are empty.
+	OwnTokens, OwnSeqs, OwnUnits []int32
 }
 
 // Pack fills b with units and returns what it filled. Unused sequences are empty, unused slots none.
@@ -156,7 +210,13 @@ func (e *Encoded) Pack(units []int, b *Batch) (Sizes, error) {
 	}
 	p := packer{e: e, b: b}
 	for i, u := range units {
+		if i == 0 || !e.together(units[i-1], u) {
+			p.bound(i)
+		}
 		p.unit(i, &e.Units[u])
+	}
+	for p.own < max(len(b.OwnTokens), len(b.OwnSeqs), len(b.OwnUnits)) {
+		p.bound(len(units))
 	}
 	for i := p.n; i < len(b.Offsets); i++ {
 		b.Offsets[i] = int32(p.t)
@@ -171,6 +231,20 @@ type packer struct {
 	e    *Encoded
 	b    *Batch
 	t, n int // tokens and sequences so far
+	own  int // owners so far
+}
+
+// bound is where an owner's units begin.
+func (p *packer) bound(unit int) {
+	for _, to := range []struct {
+		list []int32
+		at   int
+	}{{p.b.OwnTokens, p.t}, {p.b.OwnSeqs, p.n}, {p.b.OwnUnits, unit}} {
+		if p.own < len(to.list) {
+			to.list[p.own] = int32(to.at)
+		}
+	}
+	p.own++
 }
 
 func (p *packer) unit(i int, u *Unit) {

@@ -58,6 +58,9 @@ func (l *loaded) merge(ctx context.Context, dir string, o Options) error {
 		}
 		return v, p.Init(v)
 	}
+	if l.card != nil {
+		l.model.Claim(l.card.Privacy)
+	}
 	return checkpoints.Save(ctx, dir, func(tmp string) error {
 		if err := l.model.SaveValues(tmp, value); err != nil {
 			return err

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"iter"
+	"math"
 	"slices"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"rung/data"
 	"rung/lora"
 	"rung/nn/loss"
+	"rung/train/privacy"
 )
 
 // benchRows are rows of token ids of given lengths, taken from WikiQA's sentences one after another.
@@ -59,15 +61,30 @@ func wikiLengths(t testing.TB, m ids) []int {
 func BenchmarkStep(b *testing.B) {
 	for _, shape := range []string{"s128", "wikiqa", "s512"} {
 		b.Run("full/"+shape, func(b *testing.B) {
-			benchStep(b, replayModel(b), shape)
+			benchStep(b, replayModel(b), shape, nil)
 		})
 		b.Run("lora/"+shape, func(b *testing.B) {
-			benchStep(b, loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}}), shape)
+			benchStep(b, loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}}), shape, nil)
+		})
+		b.Run("dp/"+shape, func(b *testing.B) {
+			m := loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}})
+			benchStep(b, m, shape, &Privacy{Unit: unitRow, Delta: 1e-6, Noise: 1, Clip: 1, InsecureSeed: true})
 		})
 	}
 }
 
-func benchStep(b *testing.B, m ids, shape string) {
+// inTurn draws the units in order, as many at a time as are expected: what a step costs is to be compared, not drawn.
+type inTurn struct{ draws }
+
+func (inTurn) Sample(step uint64, q float64, n int) (units []int) {
+	batch := int(math.Round(q * float64(n)))
+	for i := range batch {
+		units = append(units, (int(step)*batch+i)%n)
+	}
+	return units
+}
+
+func benchStep(b *testing.B, m ids, shape string, private *Privacy) {
 	lengths, batch := slices.Repeat([]int{128}, 64), 32
 	switch shape {
 	case "wikiqa":
@@ -77,6 +94,10 @@ func benchStep(b *testing.B, m ids, shape string) {
 	}
 	c, n := Defaults(), len(lengths)/batch
 	c.Epochs, c.Steps, c.Dropout, c.Unit, c.Batch, c.Clip, c.Sampler = 0, n*(b.N+1), false, "row", batch, 0, data.InOrder{Batch: batch}
+	if private != nil {
+		private.draws = inTurn{privacy.Insecure(1)}
+		c.Sampler, c.Unit, c.Privacy = nil, "", private
+	}
 	r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: benchRows(b, m, lengths)}, c)
 	require.NoError(b, err)
 	defer r.Close()
@@ -89,7 +110,7 @@ func benchStep(b *testing.B, m ids, shape string) {
 			b.ResetTimer()
 			continue
 		}
-		seqs, tokens = seqs+s.Seqs, tokens+s.Tokens
+		seqs, tokens = seqs+batch, tokens+s.Tokens
 		if done >= n+b.N*n {
 			break
 		}

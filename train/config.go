@@ -43,6 +43,8 @@ type Config struct {
 	Groups       []Group  `yaml:"groups"`
 	Dropout      bool     `yaml:"dropout"` // as config.json says; false: none
 
+	Privacy *Privacy `yaml:"-"` // nil: none
+
 	MicroTokens int   `yaml:"micro_tokens"` // tokens of one micro-batch; 0: what fits into memory
 	Memory      int64 `yaml:"memory"`       // bytes; 0: what the machine or its cgroup has
 
@@ -134,6 +136,11 @@ func (c Config) Check() error {
 			return fmt.Errorf("train: group %q: %w", g.Match, err)
 		}
 		if err := pos("the lr of group "+g.Match, g.LR); err != nil {
+			return err
+		}
+	}
+	if c.Privacy != nil {
+		if err := c.Privacy.check(&c); err != nil {
 			return err
 		}
 	}

@@ -77,9 +77,12 @@ func (r *Run) reserve(batches [][]int, fixed int) error {
 		return err
 	}
 	for {
-		run, err := p.program.NewRun(r.be, 0)
+		run, err := p.program.NewRun(r.be, p.owners())
 		if err == nil {
 			if err = run.Bind(r.store); err == nil {
+				err = r.startClipping(p, run)
+			}
+			if err == nil {
 				r.plan, r.total, r.run = p, p.total, run
 				p.needs = r.needs()
 				return nil
@@ -101,6 +104,10 @@ func (r *Run) needs() Plan {
 	p := Plan{Weights: r.store.Master.Size(), Gradients: r.store.Grad.Size(), Arena: int64(r.plan.program.Arena) * int64(r.be.Float().Size())}
 	p.Moments = r.kept() - p.Weights - p.Gradients
 	p.Other = r.run.Bytes() - p.Arena + r.opt.bytes()
+	if r.private != nil { // the gradients of units, their sum, noise
+		p.Gradients += int64(r.plan.owners()+2) * r.unitBytes()
+		p.Other += r.private.clip.bytes() - 2*r.unitBytes() - int64(r.plan.owners())*r.unitBytes()
+	}
 	p.Bytes = p.Weights + p.Gradients + p.Moments + p.Arena + p.Other
 	return p
 }
@@ -137,8 +144,8 @@ func (r *Run) allBatches() ([][]int, error) {
 			if u < 0 || u >= len(r.train.Units) {
 				return nil, fmt.Errorf("train: the sampler %s draws unit %d of %d", r.sample.Name(), u, len(r.train.Units))
 			}
-			terms += r.obj.Terms(r.train.Units[u].Labels)
 		}
+		terms += r.terms(b)
 	}
 	if terms == 0 {
 		return nil, fmt.Errorf("train: no unit has a term of the loss %s: are there positives and negatives, and unit: query where it compares candidates?", r.obj.Name())
@@ -156,12 +163,12 @@ func (r *Run) fit(p *plan, batches [][]int) error {
 	}
 	p.dims = graph.Dims(most)
 	var err error
-	p.program, err = nn.Compile(r.model, nn.Plan{Dims: p.dims, Float: r.be.Float(), Objective: r.obj, Dropout: r.cfg.Dropout})
+	p.program, err = nn.Compile(r.model, nn.Plan{Dims: p.dims, Float: r.be.Float(), Objective: r.obj, Dropout: r.cfg.Dropout, PerUnit: r.private != nil})
 	if err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
 	size := int64(r.be.Float().Size())
-	p.bytes = p.program.Bytes() + r.store.Master.Size() + r.store.Grad.Size() + int64(r.store.Trainable())*size*int64(len(r.opt.moments))
+	p.bytes = p.program.Bytes() + int64(p.owners()+3)*r.unitBytes() + r.store.Master.Size() + r.store.Grad.Size() + int64(r.store.Trainable())*size*int64(len(r.opt.moments))
 	return nil
 }
 

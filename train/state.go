@@ -22,6 +22,7 @@ import (
 	"rung/data"
 	"rung/nn/backend/host"
 	"rung/nn/graph"
+	"rung/train/privacy"
 	"rung/train/report"
 )
 
@@ -37,7 +38,8 @@ type meta struct {
 	Objective   string          `json:"objective"`
 	Model       string          `json:"model"` // fingerprints
 	digests
-	Backend string `json:"backend"`
+	Backend string       `json:"backend"`
+	Ledger  privacy.Mark `json:"ledger,omitzero"` // with privacy
 }
 
 // digests identify what a run reads, encoded, and what its sampler draws from that.
@@ -69,7 +71,7 @@ func (r *Run) takeOut() error {
 	if r.cfg.Resume {
 		return nil
 	}
-	for _, name := range []string{stateDir, report.File, "best", "last"} {
+	for _, name := range []string{stateDir, privateDir, report.File, "best", "last"} {
 		if _, err := os.Stat(filepath.Join(r.cfg.Out, name)); err == nil {
 			return fmt.Errorf("train: %s holds a run already (%s): resume it, or choose another directory", r.cfg.Out, name)
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -77,6 +79,14 @@ func (r *Run) takeOut() error {
 		}
 	}
 	return nil
+}
+
+// stateDir is where the training state is: with privacy, among what must not leave the machine.
+func (r *Run) stateDir() string {
+	if r.private != nil {
+		return filepath.Join(r.cfg.Out, privateDir, stateDir)
+	}
+	return filepath.Join(r.cfg.Out, stateDir)
 }
 
 func (r *Run) openLog() error {
@@ -132,7 +142,7 @@ func (r *Run) saveState() error {
 			return fmt.Errorf("train: state: %w", err)
 		}
 	}
-	return checkpoints.SaveState(context.WithoutCancel(r.ctx), filepath.Join(r.cfg.Out, stateDir), s)
+	return checkpoints.SaveState(context.WithoutCancel(r.ctx), r.stateDir(), s)
 }
 
 func add(s *checkpoints.State, name string, dims []int, v []float32) error {
@@ -152,6 +162,9 @@ func (r *Run) meta() meta {
 	if r.plan != nil {
 		m.MicroTokens = r.plan.budget
 	}
+	if r.private != nil && r.private.ledger != nil {
+		m.Ledger = r.private.ledger.Mark()
+	}
 	return m
 }
 
@@ -161,7 +174,7 @@ func settings(c *Config) map[string]any {
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		if slices.Contains(free, f.Name) {
+		if slices.Contains(free, f.Name) || v.Field(i).Kind() == reflect.Pointer && v.Field(i).IsNil() {
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
@@ -178,7 +191,7 @@ func (r *Run) openState() (meta, error) {
 	if !r.cfg.Resume {
 		return meta{}, nil
 	}
-	dir := filepath.Join(r.cfg.Out, stateDir)
+	dir := r.stateDir()
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return meta{}, nil // killed before the first was saved
 	}
@@ -311,6 +324,9 @@ func (r *Run) digest(batches [][]int) digests {
 	d := digests{Train: digestOf(r.train)}
 	if r.dev != nil && r.cfg.KeepBest != "" {
 		d.Dev = digestOf(r.dev)
+	}
+	if r.private != nil { // by the secret, which the ledger knows
+		return d
 	}
 	h := sha256.New()
 	var b []byte

@@ -50,6 +50,7 @@ type Step struct {
 	Seqs       int
 	Tokens     int
 	Seconds    float64
+	Withheld   bool        // privacy: loss, norm, sizes and time would tell of the batch, and are 0
 	Evaluation *Evaluation // after this step, if there was one
 }
 
@@ -61,21 +62,22 @@ type Evaluation struct {
 
 // A Run is a training run. Range over Steps, then look at Err.
 type Run struct {
-	ctx    context.Context
-	model  Model
-	obj    nn.Objective
-	cfg    Config
-	be     backend.Backend
-	store  *graph.Store
-	opt    *optimizer
-	train  *data.Encoded
-	dev    *data.Encoded
-	sample data.Sampler
-	plan   *plan
-	run    *graph.Run
-	scorer *arch.Scorer
-	lock   *checkpoints.DirLock
-	log    *report.Log
+	ctx     context.Context
+	model   Model
+	obj     nn.Objective
+	cfg     Config
+	be      backend.Backend
+	store   *graph.Store
+	opt     *optimizer
+	train   *data.Encoded
+	dev     *data.Encoded
+	sample  data.Sampler
+	plan    *plan
+	run     *graph.Run
+	private *private // nil without privacy
+	scorer  *arch.Scorer
+	lock    *checkpoints.DirLock
+	log     *report.Log
 
 	saved    time.Time // when the state was, or when the run began
 	total    int
@@ -157,10 +159,13 @@ func (r *Run) prepare(d Data) (err error) {
 	} else if r.cfg.KeepBest != "" {
 		return fmt.Errorf("train: keep_best %s needs dev data", r.cfg.KeepBest)
 	}
-	if r.cfg.Unit == "row" {
+	if r.cfg.Unit == unitRow || r.cfg.Privacy != nil && r.cfg.Privacy.drawn() == unitRow {
 		r.train = r.train.Rows()
 	}
 	if err := r.setGroups(); err != nil {
+		return err
+	}
+	if err := r.openPrivate(); err != nil {
 		return err
 	}
 	batches, err := r.allBatches()
@@ -178,10 +183,19 @@ func (r *Run) prepare(d Data) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := r.settle(saved.Ledger, len(batches)); err != nil {
+		return err
+	}
 	if err := r.reserve(batches, saved.MicroTokens); err != nil {
 		return err
 	}
-	return r.openLog()
+	if err := r.openLog(); err != nil || r.private == nil {
+		return err
+	}
+	if err := r.claims(); err != nil {
+		return err
+	}
+	return r.private.begin(&r.cfg)
 }
 
 // encode turns examples into token sequences.
@@ -247,13 +261,13 @@ func (r *Run) done() bool {
 // step is one update: forward and backward of each micro-batch, then the optimiser. Until that the
 // weights are as they were, and cancelling discards the step.
 func (r *Run) step(units []int) (Step, error) {
+	if r.private != nil {
+		return r.privateStep(units)
+	}
 	began := time.Now()
 	s := Step{N: r.pos.Step + 1, Total: r.total, Epoch: r.pos.Epoch}
 	fail := func(err error) (Step, error) { return s, fmt.Errorf("train: step %d: %w", s.N, err) }
-	terms := 0
-	for _, u := range units {
-		terms += r.obj.Terms(r.train.Units[u].Labels)
-	}
+	terms := r.terms(units)
 	var scalars backend.Scalars
 	scalars.Seed, scalars.Step, scalars.Clip = r.cfg.Seed, uint64(r.pos.Step), r.cfg.Clip
 	scalars.LR = r.cfg.rates(r.pos.Step, r.total)
@@ -343,6 +357,9 @@ func due(step, every int, epochEnds bool) bool {
 }
 
 func (s *Step) record() report.Record {
+	if s.Withheld {
+		return report.Record{Step: s.N, Epoch: s.Epoch, LR: &s.LR}
+	}
 	return report.Record{Step: s.N, Epoch: s.Epoch, Loss: &s.Loss, GradNorm: &s.GradNorm, LR: &s.LR, Seqs: s.Seqs, Tokens: s.Tokens, Seconds: s.Seconds}
 }
 
@@ -417,9 +434,12 @@ func (r *Run) Close() error {
 	if r.opt != nil {
 		errs = append(errs, r.opt.close())
 	}
+	if r.private != nil {
+		errs = append(errs, r.private.close())
+	}
 	done(r.store, r.store != nil)
 	done(r.log, r.log != nil)
 	done(r.lock, r.lock != nil)
-	r.scorer, r.run, r.opt, r.store, r.log, r.lock = nil, nil, nil, nil, nil, nil
+	r.scorer, r.run, r.opt, r.private, r.store, r.log, r.lock = nil, nil, nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -62,7 +62,7 @@ func (m ids) Encode(e *data.Encoded, x data.Example) error {
 	if err != nil {
 		return err
 	}
-	u := data.Unit{ID: x.ID, Query: data.None}
+	u := data.Unit{ID: x.ID, User: x.User, Query: data.None}
 	for i, c := range x.Candidates {
 		p, err := parse(c.Text)
 		if err != nil {

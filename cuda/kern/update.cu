@@ -114,3 +114,44 @@ extern "C" __global__ void adagrad(const Args a) {
 		u.w[i] -= (float)a.s->lr[u.group] * d / (sqrtf(v) + (float)u.f[2]);
 	});
 }
+
+// row_norm: s (R,1); x (R,C). A block a row; squares are summed in float64
+extern "C" __global__ void row_norm(const Args a) {
+	int i = blockIdx.x;
+	if (i >= real_rows(a.out[0], a.s)) return;
+	const float *x = row(a.in[0], i);
+	double s = 0;
+	for (int j = threadIdx.x; j < a.in[0].cols; j += blockDim.x) s += (double)x[j] * x[j];
+	s = block_sum(s);
+	if (threadIdx.x == 0) row(a.out[0], i)[0] = (float)sqrt(s);
+}
+
+// clip_rows: f (R,n); s (R,n). f[0] = C; i[0] = 1: each column by itself, at C/√n
+extern "C" __global__ void clip_rows(const Args a) {
+	int i = warp_row(), n = a.in[0].cols;
+	if (i >= real_rows(a.out[0], a.s)) return;
+	const float *x = row(a.in[0], i);
+	float *f = row(a.out[0], i);
+	double all = 0, most = a.f[0];
+	if (a.i[0] == 1) most /= sqrt((double)n);
+	else {
+		for (int j = lane(); j < n; j += 32) all += (double)x[j] * x[j];
+		all = sqrt(warp_sum(all));
+	}
+	for (int j = lane(); j < n; j += 32) {
+		double s = a.i[0] == 1 ? (double)x[j] : all;
+		f[j] = s < INF ? (s > most ? (float)(most / s) : 1.f) : 0.f;
+	}
+}
+
+// sum_rows: y (1,C); x (R,C), f (R,1). A thread a column; rows are added front to back
+extern "C" __global__ void sum_rows(const Args a) {
+	int j = blockIdx.x * blockDim.x + threadIdx.x;
+	if (j >= a.out[0].cols) return;
+	float y = a.acc & 1 ? a.out[0].p[j] : 0;
+	for (int i = 0, n = real_rows(a.in[0], a.s); i < n; i++) {
+		float f = row(a.in[1], i)[0];
+		if (f != 0) y += f * row(a.in[0], i)[j];
+	}
+	a.out[0].p[j] = y;
+}

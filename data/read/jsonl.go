@@ -16,6 +16,7 @@ import (
 type jsonRow struct {
 	QueryID *id     `json:"query_id"`
 	Query   *string `json:"query"`
+	User    *id     `json:"user"`
 
 	// Tevatron
 	Positive *[]jsonPassage `json:"positive_passages"`
@@ -102,6 +103,11 @@ func (row *jsonRow) example(line int) (data.Example, int, error) {
 	if row.QueryID != nil {
 		if b.ex.ID = string(*row.QueryID); b.ex.ID == "" {
 			return data.Example{}, 0, errors.New(`the field "query_id" is empty`)
+		}
+	}
+	if row.User != nil {
+		if b.ex.User = string(*row.User); b.ex.User == "" {
+			return data.Example{}, 0, errors.New(`the field "user" is empty`)
 		}
 	}
 	var err error

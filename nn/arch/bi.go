@@ -176,7 +176,7 @@ const (
 // Encode appends the query's sequence, one sequence a candidate, and their unit. What is longer than
 // MaxLength is cut, and counted.
 func (m *Bi) Encode(e *data.Encoded, x data.Example) error {
-	u := data.Unit{ID: x.ID}
+	u := data.Unit{ID: x.ID, User: x.User}
 	var enc token.Encoding
 	add := func(slot int32, text string) (int32, error) {
 		err := m.Tokenizer.Single(&enc, text, m.MaxLength)

@@ -37,7 +37,10 @@ type Card struct {
 	Transform    Transform  `json:"score_transform"`
 	Tokenizer    string     `json:"tokenizer_sha256"`
 	Base         *Base      `json:"base,omitempty"` // of an adapter
-	Golden       Golden     `json:"golden"`
+	// Privacy is what is claimed of how little the weights tell of single training units: the claim of package
+	// train/privacy. Nil: nothing is.
+	Privacy json.RawMessage `json:"privacy,omitempty"`
+	Golden  Golden          `json:"golden"`
 }
 
 // A Base is the model that an adapter belongs to.

@@ -50,7 +50,7 @@ func (m *Cross) Transform() Transform { return m.transform }
 // Encode appends one sequence a candidate, [CLS] query [SEP] passage [SEP], and their unit. What is
 // longer than MaxLength is cut from the longer text first, and counted.
 func (m *Cross) Encode(e *data.Encoded, x data.Example) error {
-	u := data.Unit{ID: x.ID, Query: data.None}
+	u := data.Unit{ID: x.ID, User: x.User, Query: data.None}
 	var enc token.Encoding
 	for i, c := range x.Candidates {
 		if err := m.Tokenizer.Pair(&enc, x.Query, c.Text, m.MaxLength, token.LongestFirst); err != nil {

@@ -14,6 +14,7 @@ func Feed(r *graph.Run, d graph.Dims, e *data.Encoded, units []int, s *backend.S
 		Offsets: r.Ints(nn.InOffsets), Keys: r.Ints(nn.InKeys), Class: r.Ints(nn.InClass),
 		Slots: r.Ints(nn.InSlots), Queries: r.Ints(nn.InQueries),
 		Labels: graph.Floats[float32](r, nn.InLabels), Mask: graph.Floats[float32](r, nn.InMask), K: d.K,
+		OwnTokens: r.Ints(graph.UnitRows(backend.Tok)), OwnSeqs: r.Ints(graph.UnitRows(backend.Seq)), OwnUnits: r.Ints(graph.UnitRows(backend.Unit)),
 	}
 	n, err := e.Pack(units, &b)
 	s.Count = [backend.NumAxes]int{backend.Tok: n.T, backend.Seq: n.N, backend.Unit: n.B}

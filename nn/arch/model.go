@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -36,6 +37,10 @@ type Model interface {
 	SaveValues(dir string, value func(path string) ([]float32, error)) error
 	// Fingerprint says what the model is: a run is resumed only with the same.
 	Fingerprint() string
+	// Claim has later Saves write what is claimed of the privacy of the training data.
+	Claim(c json.RawMessage)
+	// Couples says in what the gradient of a unit depends on others of its batch, "" if in nothing.
+	Couples() string
 	// Origin is where the model was opened from.
 	Origin() Origin
 	// Card is what rank.json says of the directory that the model was opened from, nil without one.
@@ -76,6 +81,18 @@ type Text struct {
 	src     *source
 	adapter Adapter
 	seed    uint64
+	claim   json.RawMessage
+}
+
+// Claim has later Saves write what is claimed of the privacy of the training data, as JSON, into rank.json.
+func (t *Text) Claim(c json.RawMessage) { t.claim = c }
+
+// Couples says in what the gradient of a unit depends on other units of its batch through an adapter, "" if in nothing.
+func (t *Text) Couples() string {
+	if a, ok := t.adapter.(interface{ Couples() string }); ok {
+		return a.Couples()
+	}
+	return ""
 }
 
 // Attach tells the model that its layers are wrapped by a.

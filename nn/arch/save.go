@@ -187,6 +187,7 @@ func saveAdapter(m saver, dir string, s *graph.Store) error {
 func saveCard(m saver, dir string, s *graph.Store) error {
 	t, c := m.text(), m.card()
 	c.Version, c.MaxLength, c.Transform, c.Tokenizer = cardVersion, t.MaxLength, m.Transform(), t.Tokenizer.Hash()
+	c.Privacy = t.claim
 	if t.adapter != nil {
 		b, err := t.base(dir)
 		if err != nil {

@@ -96,6 +96,12 @@ const (
 	SGD     // w, m; g, f; F = momentum, -, -, decay; I[0] = group, I[1] = 1: Nesterov
 	Adagrad // w, v; g, f; F = -, -, ε, decay; I[0] = group
 
+	// Clipping of what units of a batch contribute (Abadi et al. 2016, "Deep Learning with Differential
+	// Privacy"): a row is the gradient of a unit. A unit whose norm is not finite counts nothing.
+	RowNorm  // s (R,1); x (R,C). s = |x|, the norm of each row, its squares summed in float64
+	ClipRows // f (R,n); s (R,n); F[0] = C. f = min(1, C/|s|), the same in all columns; I[0] = 1: min(1, C/(√n s)), each by itself. 0 where a norm is not finite
+	SumRows  // y (1,C); x (R,C), f (R,1). y = Σ f x, front to back, where an f of 0 takes nothing from any x, infinite or NaN
+
 	Host // I[0]: a stock Gorgonia operator of the program
 	NumOps
 )
@@ -127,7 +133,7 @@ var opNames = [NumOps]string{
 	"norm", "norm.dx", "norm.dg", "normalize", "normalize.grad", "rowsum", "rowsum.grad", "softmax", "softmax.grad",
 	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
 	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
-	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "host",
+	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "rownorm", "cliprows", "sumrows", "host",
 }
 
 func (o Op) String() string {
@@ -142,7 +148,7 @@ func (o Op) Accumulates(i int) bool {
 	switch o {
 	case MatNT, MatNN, MatTN, ColSum, EmbedGrad,
 		Unary, UnaryGrad, Add, Sub, Mul, Scale, Fill, Dropout, MulConst,
-		NormDX, NormalizeGrad, RowSum, RowSumGrad, SoftmaxGrad, Pairs, PairsGrad, Outer, BCE, BCEGrad, CEGrad, Dot:
+		NormDX, NormalizeGrad, RowSum, RowSumGrad, SoftmaxGrad, Pairs, PairsGrad, Outer, BCE, BCEGrad, CEGrad, Dot, SumRows:
 		return i == 0
 	case NormDG:
 		return true

@@ -236,6 +236,10 @@ func Output[F host.Float](r *Run, name string, rows int, dst []F) ([]F, error) {
 	return dst, nil
 }
 
+// UnitGradients is the memory of a per-unit program's gradients: a row of stride elements for each unit, in which
+// weights lie as in the store that they are of. Nil of other programs.
+func (r *Run) UnitGradients() (m backend.Memory, stride int) { return r.units, r.stride }
+
 // UnitGradient copies the gradient of one unit for one weight.
 func UnitGradient[F host.Float](r *Run, path string, unit int) ([]F, error) {
 	for i, l := range r.p.Leaves[backend.Grad] {

@@ -93,7 +93,7 @@ func (m mechanism) grids(h, from, to float64) (remove, add *grid) {
 	up, down := 1/-math.Expm1(-h), 1/math.Expm1(h)
 	for i := range n - 1 {
 		hi := m.exponent(float64(first+i+1) * h)
-		e := (math.Expm1(float64(first+i) * h)) / m.q // e^lo - 1
+		e := math.Expm1(float64(first+i)*h) / m.q // e^lo - 1
 		a, b := m.cell(lo, hi, e)
 		p[i+1] += m.q * a * up
 		p[i] += m.q * b * down

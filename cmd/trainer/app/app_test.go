@@ -49,7 +49,7 @@ func TestFrozen(t *testing.T) {
 		require.Empty(t, stderr)
 		fmt.Fprintf(&b, "$ trainer %s\n%s\n", strings.Join(args, " "), out)
 	}
-	c, err := Builtin().loadConfig(writeConfig(t, small+"adapter: lora\n"), []string{"dropout=0.1", "normalize=true", "train.groups=[{match: x, lr: 1}]"})
+	c, err := Builtin().loadConfig(writeConfig(t, small+"adapter: lora\n"), []string{"dropout=0.1", "normalize=true", "train.groups=[{match: x, lr: 1}]", "privacy={epsilon: 1, delta: 1e-3, clip: 1}"})
 	require.NoError(t, err)
 	c.Model, c.Data.Train = "hf:m", "jsonl:/train"
 	snapshot, err := c.snapshot()

@@ -29,10 +29,11 @@ type Config struct {
 	Data         Data     `yaml:"data"`
 	Loss         section  `yaml:"loss"` // name, and the loss's parameters
 
-	Train  train.Config `yaml:"train"`
-	Eval   Eval         `yaml:"eval"`
-	Out    string       `yaml:"out"`
-	Device string       `yaml:"device"`
+	Train   train.Config   `yaml:"train"`
+	Privacy *train.Privacy `yaml:"privacy"` // absent: none
+	Eval    Eval           `yaml:"eval"`
+	Out     string         `yaml:"out"`
+	Device  string         `yaml:"device"`
 
 	from      *tree
 	lossName  string
@@ -128,6 +129,9 @@ func (r Registry) defaults(t *tree) (*Config, error) {
 		return nil, fmt.Errorf("%s: unknown architecture %q%s", t.at1("architecture"), c.Architecture, suggest(c.Architecture, sortedKeys(r.Architectures)))
 	}
 	c.lossName = a.Loss
+	if p := t.kids["privacy"]; p != nil && p.kind != null {
+		c.Data.Sampler = "poisson"
+	}
 	return c, nil
 }
 
@@ -240,6 +244,12 @@ func (c *Config) check() error {
 	case d.NoPositives != "" && policies[d.NoPositives] == 0:
 		return bad("data.no_positives", "%q%s", d.NoPositives, suggest(d.NoPositives, sortedKeys(policies)))
 	}
+	if private := c.Privacy != nil; private != (c.Data.Sampler == "poisson") {
+		if private {
+			return bad("data.sampler", "%s: privacy accounts for batches that are drawn by chance: want poisson, or leave it out", c.Data.Sampler)
+		}
+		return bad("data.sampler", "poisson is what privacy draws by: want a section privacy")
+	}
 	for key, spec := range map[string]string{"data.train": c.Data.Train, "data.dev": c.Data.Dev} {
 		if spec == "" {
 			continue
@@ -261,6 +271,7 @@ func (c *Config) check() error {
 
 // passOn gives package train what stands elsewhere in the file.
 func (c *Config) passOn() {
+	c.Train.Privacy = c.Privacy
 	c.Train.EvalEvery, c.Train.Metrics, c.Train.KeepBest, c.Train.Patience = c.Eval.Every, c.Eval.Metrics, c.Eval.KeepBest, c.Eval.Patience
 }
 

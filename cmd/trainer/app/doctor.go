@@ -94,6 +94,7 @@ func examine() []finding {
 		fused(),
 		{name: "blas", says: "none needed"},
 		{name: "cuda", says: cudaStatus()},
+		{name: "privacy", says: "train adapters with freeze_a: true (LoRA-FA): half as many numbers get noise, and none is a product of two noisy ones"},
 		hubCache(),
 		tempDir(),
 	}

@@ -16,6 +16,7 @@ import (
 	"rung/lora"
 	"rung/nn"
 	"rung/nn/arch"
+	"rung/train/privacy"
 )
 
 // Files that tell what a directory is.
@@ -60,7 +61,7 @@ func (e *Env) inspect(ctx context.Context, ref string) error {
 		err = in.model()
 	case d.Has(checkpoints.StateMetaFile):
 		err = in.state()
-	case d.Has("state/"+checkpoints.StateMetaFile) || d.Has("best/"+arch.CardFile):
+	case d.Has("state/"+checkpoints.StateMetaFile) || d.Has("private/state/"+checkpoints.StateMetaFile) || d.Has("best/"+arch.CardFile):
 		err = in.run()
 	default:
 		err = errors.New("holds no config.json, adapter_config.json or training state: it is no model, adapter or run")
@@ -190,6 +191,13 @@ func (in *inspection) card() error {
 	if err != nil {
 		return err
 	}
+	if len(c.Privacy) > 0 {
+		claim, err := privacy.ParseClaim(c.Privacy)
+		if err != nil {
+			return err
+		}
+		in.add("privacy", "%s", claim)
+	}
 	says := c.Architecture
 	switch c.Architecture {
 	case arch.CrossEncoder:
@@ -237,6 +245,7 @@ func (in *inspection) run() error {
 		{"best", arch.CardFile, "a model or adapter: inspect it by itself"},
 		{"last", arch.CardFile, "a model or adapter: inspect it by itself"},
 		{"state", checkpoints.StateMetaFile, "what train --resume goes on from"},
+		{"private/state", checkpoints.StateMetaFile, "what train --resume goes on from; never give private away"},
 	} {
 		if !in.d.Has(p.name + "/" + p.file) {
 			continue

@@ -76,12 +76,14 @@ func (p *progress) step(s train.Step) {
 	now := time.Now()
 	left := time.Duration(float64(now.Sub(p.began)) / float64(s.N-p.first) * float64(s.Total-s.N))
 	switch {
+	case p.env.JSON && s.Withheld:
+		p.env.event("step", "step", s.N, "total", s.Total, "epoch", s.Epoch, "lr", s.LR, "eta_seconds", left.Seconds())
+		p.dev(s)
+		return
 	case p.env.JSON:
 		p.env.event("step", "step", s.N, "total", s.Total, "epoch", s.Epoch, "loss", s.Loss, "grad_norm", s.GradNorm, "lr", s.LR,
 			"seqs", s.Seqs, "tokens", s.Tokens, "seconds", s.Seconds, "eta_seconds", left.Seconds())
-		if s.Evaluation != nil {
-			p.env.event("evaluation", "step", s.N, "metrics", s.Evaluation.Values, "best", s.Evaluation.Best)
-		}
+		p.dev(s)
 		return
 	case p.bar != nil:
 		text := p.line(s, left)
@@ -96,8 +98,18 @@ func (p *progress) step(s train.Step) {
 	}
 }
 
+// dev is an evaluation as JSON.
+func (p *progress) dev(s train.Step) {
+	if s.Evaluation != nil {
+		p.env.event("evaluation", "step", s.N, "metrics", s.Evaluation.Values, "best", s.Evaluation.Best)
+	}
+}
+
 // line is one step in words; speeds are means over the steps of this process.
 func (p *progress) line(s train.Step, left time.Duration) string {
+	if s.Withheld {
+		return fmt.Sprintf("step %d/%d  loss withheld (privacy)  ETA %s", s.N, s.Total, left.Round(time.Second))
+	}
 	t := max(p.seconds, 1e-9)
 	return fmt.Sprintf("step %d/%d  loss %.4f  %.4g seq/s  %.5g tokens/s  ETA %s", s.N, s.Total, s.Loss, float64(p.seqs)/t, float64(p.tokens)/t, left.Round(time.Second))
 }

@@ -58,6 +58,10 @@ func Builtin() Registry {
 			"pairwise": {Objective: loss.Pairwise{}, About: "logistic loss of every pair of a query with different labels", Needs: "positives and negatives a query"},
 		},
 		Samplers: map[string]Sampler{
+			"poisson": {
+				New:   func(train.Config) data.Sampler { return nil }, // by what privacy protects, which the run knows
+				About: "with privacy: every unit by chance, so that batches are of no fixed size",
+			},
 			"shuffled": {
 				New:   func(c train.Config) data.Sampler { return data.Shuffled{Batch: c.Batch, Window: c.Window} },
 				About: "every unit once an epoch in random order, in windows of like lengths",

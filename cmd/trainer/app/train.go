@@ -26,7 +26,7 @@ const (
 func trainCommand(e *Env) *cobra.Command {
 	var sets []string
 	var out string
-	var resume, dry bool
+	var resume, dry, insecure bool
 	cmd := &cobra.Command{
 		Use:   "train CONFIG.yaml",
 		Short: "Fine-tune a model as a configuration says",
@@ -50,6 +50,12 @@ Paths in the configuration and in --set are relative to the configuration's dire
 				return misuse("train: no directory for the run: out in the configuration, or --out")
 			}
 			c.Train.Out, c.Train.Resume, c.Train.Device = c.Out, resume, c.Device
+			switch {
+			case c.Privacy != nil:
+				c.Privacy.InsecureSeed = insecure
+			case insecure:
+				return misuse("train: --insecure-seed is of runs with privacy, which the configuration has not")
+			}
 			if dry {
 				c.Train.Out, c.Train.Resume = "", false
 			}
@@ -60,6 +66,7 @@ Paths in the configuration and in --set are relative to the configuration's dire
 	f.StringArrayVar(&sets, "set", nil, "change the configuration: `KEY=VALUE`, such as train.lr=1e-4 (may be given again)")
 	f.StringVar(&out, "out", "", "`DIR` of the run, instead of the configuration's out")
 	f.BoolVar(&resume, "resume", false, "go on from the state saved in the directory of the run")
+	f.BoolVar(&insecure, "insecure-seed", false, "for tests: with privacy, draw by train.seed instead of a secret, and claim nothing")
 	f.BoolVar(&dry, "dry-run", false, "print what the run would do and need, and write nothing")
 	return cmd
 }
@@ -183,6 +190,9 @@ func (j *job) setup(r *train.Run) {
 	if j.about != "" {
 		j.note("adapter: %s", j.about)
 	}
+	if c := r.Claim(); c != nil {
+		j.note("privacy: ε %.4g at δ %.3g for %s, σ %.4g, q %.4g, %s steps", c.Epsilon, c.Delta, c.Unit, c.Phases[0].Sigma, c.Phases[0].Q, grouped(r.Total()))
+	}
 	for _, w := range r.Warnings() {
 		j.note("warning: %s", w)
 	}
@@ -226,13 +236,21 @@ func (j *job) finish(ctx context.Context, r *train.Run, p *progress) error {
 	}
 	if j.JSON {
 		pairs := []any{"steps", r.Done(), "total", r.Total(), "best", r.Best(), "last", filepath.Join(out, "last"), "next", next}
-		if p.last != nil {
+		if p.last != nil && !p.last.Withheld {
 			pairs = append(pairs, "loss", p.last.Loss)
+		}
+		if c := r.Claim(); c != nil {
+			pairs = append(pairs, "privacy", c)
 		}
 		if p.evaluated != nil {
 			pairs = append(pairs, "metrics", p.evaluated.Values)
 		}
 		return j.result(pairs...)
+	}
+	if c := r.Claim(); c != nil {
+		j.note("privacy: %s", c)
+	} else if j.config.Privacy != nil {
+		j.note("privacy: the draws came from an insecure seed: nothing is claimed")
 	}
 	if r.Done() < r.Total() {
 		j.note("stopped after step %d of %d: no better %s in %d evaluations", r.Done(), r.Total(), j.config.Eval.KeepBest, j.config.Eval.Patience)

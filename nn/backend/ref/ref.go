@@ -98,6 +98,9 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.AdamW, cols, 4096, adamW[F])
 	set(backend.SGD, cols, 4096, sgd[F])
 	set(backend.Adagrad, cols, 4096, adagrad[F])
+	set(backend.RowNorm, rows, 1, rowNorm[F])
+	set(backend.ClipRows, rows, 64, clipRows[F])
+	set(backend.SumRows, cols, 1024, sumRows[F])
 	return &t
 }
 

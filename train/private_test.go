@@ -1,0 +1,443 @@
+package train
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"iter"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"rung/data"
+	"rung/nn"
+	"rung/nn/arch"
+	"rung/nn/backend"
+	"rung/nn/graph"
+	"rung/nn/loss"
+	"rung/nn/nntest/golden"
+	"rung/train/privacy"
+	"rung/train/report"
+)
+
+// of is the examples, each of one of some users, whose queries are not side by side.
+func of(users int, examples iter.Seq2[data.Example, error]) iter.Seq2[data.Example, error] {
+	return func(yield func(data.Example, error) bool) {
+		i := 0
+		for x, err := range examples {
+			x.User = fmt.Sprint("user", i*3%users)
+			if i++; !yield(x, err) {
+				return
+			}
+		}
+	}
+}
+
+// encodedTiny is made-up queries as token ids.
+func encodedTiny(t testing.TB, m ids, n int) *data.Encoded {
+	e := &data.Encoded{}
+	for x, err := range of(5, examples(n)) {
+		require.NoError(t, err)
+		x.Candidates = x.Candidates[:1+len(e.Units)%4]
+		require.NoError(t, m.Encode(e, x))
+		e.Units[len(e.Units)-1].User = x.User
+	}
+	return e
+}
+
+// A unitJob computes the gradients of owners.
+type unitJob struct {
+	r *Run
+	s *graph.Store
+}
+
+func newUnitJob(t testing.TB, m ids, be backend.Backend, e *data.Encoded, dims graph.Dims) *unitJob {
+	p, err := nn.Compile(m, nn.Plan{Dims: dims, Float: be.Float(), Objective: loss.BCE{}, Dropout: true, PerUnit: true})
+	require.NoError(t, err)
+	run, err := p.NewRun(be, dims.B)
+	require.NoError(t, err)
+	s := golden.Store(t, be, m.Params(), true)
+	require.NoError(t, run.Bind(s))
+	t.Cleanup(func() { _ = run.Close() })
+	return &unitJob{&Run{run: run, obj: loss.BCE{}, train: e, plan: &plan{dims: dims, program: p}}, s}
+}
+
+// gradients are those of the owners of units, every weight's after another.
+func (j *unitJob) gradients(t testing.TB, units []int) (all [][]float32) {
+	var s backend.Scalars
+	s.Seed, s.Step = 7, 3
+	_, err := arch.Feed(j.r.run, j.r.plan.dims, j.r.train, units, &s)
+	require.NoError(t, err)
+	owners := j.r.train.Owned(units)
+	j.r.weigh(owners)
+	require.NoError(t, j.r.run.Do(context.Background(), &s, false))
+	for o := range owners {
+		var g []float32
+		for _, seg := range j.s.Seg {
+			v, err := graph.UnitGradient[float32](j.r.run, seg.Path, o)
+			require.NoError(t, err)
+			g = append(g, v...)
+		}
+		all = append(all, g)
+	}
+	return all
+}
+
+// A unit's gradient is the same bit for bit whatever stands beside it, and that of a batch of one.
+func TestUnitAmongOthers(t *testing.T) {
+	m := newTiny()
+	e := encodedTiny(t, m, 12)
+	be := workers(t, 2)
+	j := newUnitJob(t, m, be, e, graph.Dims(e.Sizes([]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11})))
+	for _, u := range []int{0, 3, 6, 9} {
+		one := newUnitJob(t, m, be, e, graph.Dims(e.Sizes([]int{u}))).gradients(t, []int{u})[0]
+		for _, others := range [][]int{{}, {1}, {1, 2, 4}, {10, 8, 7, 5, 11}} {
+			for at := range len(others) + 1 {
+				units := append(append(append([]int{}, others[:at]...), u), others[at:]...)
+				got := j.gradients(t, units)[at]
+				if at == 0 && len(others) == 0 {
+					require.Less(t, golden.Rel(got, wide(one)), 1e-6)
+					one = got
+				}
+				require.Equal(t, one, got, "unit %d at %d of %v", u, at, others)
+			}
+		}
+	}
+}
+
+func wide(v []float32) []float64 {
+	out := make([]float64, len(v))
+	for i, x := range v {
+		out[i] = float64(x)
+	}
+	return out
+}
+
+// A user's gradient is that of the mean over all that the user's queries have.
+func TestUserGradients(t *testing.T) {
+	m := newTiny()
+	e := encodedTiny(t, m, 12)
+	users, err := e.ByUser()
+	require.NoError(t, err)
+	require.Equal(t, 5, users.Owners)
+	everyone := make([]int, len(users.Units))
+	for i := range everyone {
+		everyone[i] = i
+	}
+	be, dims := workers(t, 1), graph.Dims(e.Sizes(everyone))
+	got := newUnitJob(t, m, be, users, dims).gradients(t, everyone)
+	require.Len(t, got, 5)
+	queries := *users
+	queries.Owners = 0
+	each := newUnitJob(t, m, be, &queries, dims).gradients(t, everyone)
+	for o, own := range users.Owned(everyone) {
+		sum, terms := make([]float64, len(got[o])), 0
+		for _, u := range own {
+			require.Equal(t, int32(o), users.Units[u].Owner)
+			n := len(users.Units[u].Seqs)
+			for i, g := range each[u] {
+				sum[i] += float64(n) * float64(g)
+			}
+			terms += n
+		}
+		for i := range sum {
+			sum[i] /= float64(terms)
+		}
+		require.Less(t, golden.Rel(got[o], sum), 1e-5)
+	}
+	e.Units[3].User = ""
+	_, err = e.ByUser()
+	require.ErrorContains(t, err, `query "q3" has no user`)
+}
+
+// Owners stay together whatever the budget of a micro-batch.
+func TestOwnersStayTogether(t *testing.T) {
+	m := newTiny()
+	e, err := encodedTiny(t, m, 30).ByUser()
+	require.NoError(t, err)
+	everyone := make([]int, len(e.Units))
+	for i := range everyone {
+		everyone[i] = i
+	}
+	for _, budget := range []int{1, 50, 200, 1 << 20} {
+		seen, at := map[int32]bool{}, 0
+		for _, micro := range e.Split(everyone, budget) {
+			for _, own := range e.Owned(micro) {
+				o := e.Units[own[0]].Owner
+				require.False(t, seen[o], "budget %d: owner %d in two micro-batches", budget, o)
+				seen[o] = true
+				at += len(own)
+			}
+		}
+		require.Equal(t, len(everyone), at)
+		require.Len(t, seen, 5)
+	}
+}
+
+// private is a configuration with privacy for examples.
+func privateConfig(t testing.TB) Config {
+	c := config(t)
+	c.Sampler, c.Window, c.WeightDecay = nil, 0, 0
+	c.Privacy = &Privacy{Delta: 1e-3, Noise: .8, Clip: .5, Dev: "public"}
+	return c
+}
+
+// What cannot be accounted for is refused, in a line that says why.
+func TestPrivacyRefusals(t *testing.T) {
+	for _, c := range []struct {
+		want   string
+		change func(c *Config)
+		obj    nn.Objective
+		noDev  bool
+	}{
+		{`privacy.unit: "team", want query, row or user`, func(c *Config) { c.Privacy.Unit = "team" }, nil, false},
+		{`privacy.unit: query, but train.unit is row`, func(c *Config) { c.Unit = "row" }, nil, false},
+		{`privacy.clipping: "none"`, func(c *Config) { c.Privacy.Clipping = "none" }, nil, false},
+		{`privacy.clip: 0`, func(c *Config) { c.Privacy.Clip = 0 }, nil, false},
+		{`privacy.clip: NaN`, func(c *Config) { c.Privacy.Clip = math.NaN() }, nil, false},
+		{`privacy.delta: 1`, func(c *Config) { c.Privacy.Delta = 1 }, nil, false},
+		{`privacy.delta: 0.04 for 30 units`, func(c *Config) { c.Privacy.Delta = .04 }, nil, false},
+		{`privacy.epsilon: missing`, func(c *Config) { c.Privacy.Noise = 0 }, nil, false},
+		{`privacy.epsilon: -1`, func(c *Config) { c.Privacy.Epsilon = -1 }, nil, false},
+		{`privacy.noise: +Inf`, func(c *Config) { c.Privacy.Noise = math.Inf(1) }, nil, false},
+		{`privacy.dev: "mine"`, func(c *Config) { c.Privacy.Dev = "mine" }, nil, false},
+		{`evaluations would tell of the dev data`, func(c *Config) { c.Privacy.Dev = "" }, nil, false},
+		{`a sampler of its own (in order)`, func(c *Config) { c.Sampler = data.InOrder{Batch: 3} }, nil, false},
+		{`batch is 31, but there are 30 units (query)`, func(c *Config) { c.Batch = 31 }, nil, false},
+		{`query "q0" has no user`, func(c *Config) { c.Privacy.Unit = "user" }, nil, false},
+		{`compares a unit with others of its batch`, func(*Config) {}, batchLoss{}, false},
+	} {
+		conf := privateConfig(t)
+		c.change(&conf)
+		obj := c.obj
+		if obj == nil {
+			obj = loss.BCE{}
+		}
+		_, err := Start(context.Background(), newTiny(), obj, Data{examples(30), examples(10)}, conf)
+		require.ErrorContains(t, err, c.want)
+	}
+}
+
+// batchLoss says that it is of whole batches.
+type batchLoss struct{ loss.BCE }
+
+func (batchLoss) Name() string    { return "in-batch" }
+func (batchLoss) Scope() nn.Scope { return nn.Batch }
+
+// startPrivate starts a run and returns it.
+func startPrivate(t testing.TB, c Config) *Run {
+	t.Helper()
+	r, err := Start(context.Background(), newTiny(), loss.BCE{}, Data{of(7, examples(60)), examples(10)}, c)
+	require.NoError(t, err)
+	return r
+}
+
+// some takes n steps of a run, without telling it that it has to stop, and closes it.
+func some(t testing.TB, r *Run, n int) {
+	t.Helper()
+	for s := range r.Steps() {
+		require.True(t, s.Withheld)
+		if n--; n == 0 {
+			break
+		}
+	}
+	require.NoError(t, r.Err())
+	require.NoError(t, r.Close())
+}
+
+// killed takes n steps, and returns a copy of the run's directory as it was then: as if it had been killed.
+func killed(t testing.TB, r *Run, n int) (dir string) {
+	t.Helper()
+	for range r.Steps() {
+		if n--; n == 0 {
+			dir = filepath.Join(t.TempDir(), "killed")
+			require.NoError(t, os.CopyFS(dir, os.DirFS(r.cfg.Out)))
+			require.NoError(t, os.Chmod(filepath.Join(dir, privateDir), 0o700))
+			for _, f := range []string{"key", "ledger.jsonl"} {
+				require.NoError(t, os.Chmod(filepath.Join(dir, privateDir, f), 0o600))
+			}
+			break
+		}
+	}
+	require.NoError(t, r.Err())
+	require.NoError(t, r.Close())
+	return dir
+}
+
+// privateState is the bytes of the saved tensors of a run with privacy.
+func privateState(t testing.TB, out string) string {
+	b, err := os.ReadFile(filepath.Join(out, privateDir, "state", "state.safetensors"))
+	require.NoError(t, err)
+	return string(b)
+}
+
+// A run that stopped and went on ends with the same bits and spends the same, whatever the number of threads and the
+// size of micro-batches, with units of each kind.
+func TestPrivateResume(t *testing.T) {
+	for _, unit := range []string{unitQuery, unitRow, unitUser} {
+		t.Run(unit, func(t *testing.T) {
+			c := privateConfig(t)
+			c.Privacy.Unit, c.Epochs, c.Batch, c.SaveEvery = unit, 1, 4, 3
+			if unit == unitUser {
+				c.Epochs, c.Batch, c.Privacy.Delta = 6, 2, .1
+			}
+			r := startPrivate(t, c)
+			total := r.Total()
+			require.Greater(t, total, 8)
+			whole := killed(t, r, 5)
+			c.Resume = true
+			go1 := c
+			go1.Out, go1.Backend = whole, workers(t, 1)
+			c.Backend = workers(t, 3)
+			for range 2 {
+				some(t, startPrivate(t, c), 2)
+			}
+			some(t, startPrivate(t, c), -1)
+			r = startPrivate(t, go1)
+			claim := r.Claim()
+			some(t, r, -1)
+			require.Equal(t, privateState(t, whole), privateState(t, c.Out))
+			l, err := privacy.OpenLedger(filepath.Join(c.Out, privateDir))
+			require.NoError(t, err)
+			require.Equal(t, claim.Phases, l.Phases())
+			require.Equal(t, int64(total), l.Phases()[0].Steps)
+			require.NoError(t, l.Close())
+		})
+	}
+}
+
+// What is kept outside private tells nothing of a step, and has no key in it.
+func TestNothingIsTold(t *testing.T) {
+	c := privateConfig(t)
+	r := startPrivate(t, c)
+	require.Contains(t, r.Claim().String(), "differentially private for a query with its candidates as a unit, of which there are 60")
+	for s := range r.Steps() {
+		require.Equal(t, Step{N: s.N, Total: s.Total, Epoch: s.Epoch, LR: s.LR, Withheld: true, Evaluation: s.Evaluation}, s)
+	}
+	require.NoError(t, r.Err())
+	require.NoError(t, r.Close())
+	k, err := privacy.OpenKey(filepath.Join(c.Out, privateDir))
+	require.NoError(t, err)
+	files := 0
+	require.NoError(t, filepath.WalkDir(c.Out, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if filepath.Base(filepath.Dir(path)) != privateDir || filepath.Base(path) != "key" {
+			require.False(t, k.Holds(b), path)
+			files++
+		}
+		return err
+	}))
+	require.Greater(t, files, 6)
+	b, err := os.ReadFile(filepath.Join(c.Out, report.File))
+	require.NoError(t, err)
+	require.NotRegexp(t, "loss|norm|seqs|tokens|seconds", string(b))
+	require.Contains(t, string(b), `"metrics":{"MAP"`)
+}
+
+// Without the key steps are drawn anew and count again; where ε does not allow that, the run stops before.
+func TestLostKey(t *testing.T) {
+	for _, tight := range []bool{false, true} {
+		c := privateConfig(t)
+		r := startPrivate(t, c)
+		claimed := r.Claim().Epsilon
+		c.Out = killed(t, r, 7) // of which the state has six
+		require.NoError(t, os.Remove(filepath.Join(c.Out, privateDir, "key")))
+		c.Resume = true
+		if tight {
+			again, err := Start(context.Background(), newTiny(), loss.BCE{}, Data{of(7, examples(60)), examples(10)}, withEpsilon(c, claimed*1.0001))
+			require.Nil(t, again)
+			require.ErrorContains(t, err, "the configuration has changed: privacy")
+			continue
+		}
+		r = startPrivate(t, c)
+		require.Contains(t, fmt.Sprint(r.Warnings()), "1 steps are drawn anew and count twice")
+		require.Greater(t, r.Claim().Epsilon, claimed)
+		require.Equal(t, int64(r.Total()+1), r.Claim().Phases[0].Steps)
+		some(t, r, -1)
+	}
+}
+
+// withEpsilon is c with the most that it may spend.
+func withEpsilon(c Config, e float64) Config {
+	p := *c.Privacy
+	p.Epsilon = e
+	c.Privacy = &p
+	return c
+}
+
+// A budget that the steps which count twice would exceed is not exceeded.
+func TestBudget(t *testing.T) {
+	c := privateConfig(t)
+	c.Privacy.Noise, c.Privacy.Epsilon = 0, 3
+	r := startPrivate(t, c)
+	require.LessOrEqual(t, r.Claim().Epsilon, 3.)
+	require.Greater(t, r.Claim().Epsilon, 2.99)
+	c.Out = killed(t, r, 7)
+	require.NoError(t, os.Remove(filepath.Join(c.Out, privateDir, "key")))
+	c.Resume = true
+	_, err := Start(context.Background(), newTiny(), loss.BCE{}, Data{of(7, examples(60)), examples(10)}, c)
+	require.ErrorContains(t, err, "1 steps have to be drawn anew and count twice")
+	require.ErrorContains(t, err, "of the 3 that privacy.epsilon allows")
+	_, err = os.Stat(filepath.Join(c.Out, privateDir, "key"))
+	require.ErrorIs(t, err, fs.ErrNotExist, "what is refused leaves no key")
+
+	c = privateConfig(t)
+	c.Privacy.Noise, c.Privacy.Epsilon = .5, 1
+	_, err = Start(context.Background(), newTiny(), loss.BCE{}, Data{of(7, examples(60)), examples(10)}, c)
+	require.ErrorContains(t, err, "steps with σ 0.5 spend ε")
+}
+
+// A ledger that was cut, edited or is missing stops a run from going on.
+func TestLedgerOfAnotherRun(t *testing.T) {
+	c := privateConfig(t)
+	some(t, startPrivate(t, c), 7)
+	path := filepath.Join(c.Out, privateDir, "ledger.jsonl")
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	c.Resume = true
+	for want, b := range map[string][]byte{
+		"it was cut, or is another run's":  text[:200],
+		"line 1: no line of a ledger":      append([]byte("x\n"), text...),
+		"line 2: does not follow the line": bytes.Replace(text, []byte(`"sigma":0.8`), []byte(`"sigma":9.8`), 1),
+	} {
+		require.NoError(t, os.WriteFile(path, b, 0o600))
+		_, err := Start(context.Background(), newTiny(), loss.BCE{}, Data{of(7, examples(60)), examples(10)}, c)
+		require.ErrorContains(t, err, want)
+	}
+	require.NoError(t, os.WriteFile(path, text, 0o644))
+	require.NoError(t, os.Chmod(path, 0o644))
+	_, err = Start(context.Background(), newTiny(), loss.BCE{}, Data{of(7, examples(60)), examples(10)}, c)
+	require.ErrorContains(t, err, "others may use it")
+}
+
+// With little noise and large norms it learns as a run without privacy does: what is clipped, summed and divided is the
+// gradient. An insecure seed claims nothing and is the same every time.
+func TestPrivateLearns(t *testing.T) {
+	c := privateConfig(t)
+	c.Privacy.Noise, c.Privacy.Clip, c.Privacy.InsecureSeed = 1e-3, 2, true
+	c.Epochs, c.LR, c.Batch = 12, 1e-2, 3
+	var states []string
+	for range 2 {
+		c.Out = filepath.Join(t.TempDir(), "run")
+		r := startPrivate(t, c)
+		require.Nil(t, r.Claim())
+		var last Step
+		for s := range r.Steps() {
+			last = s
+		}
+		require.NoError(t, r.Err())
+		require.NoError(t, r.Close())
+		require.Greater(t, last.Evaluation.Values["MAP"], .75)
+		states = append(states, privateState(t, c.Out))
+	}
+	require.Equal(t, states[0], states[1])
+	_, err := os.Stat(filepath.Join(c.Out, privateDir, "key"))
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
