@@ -31,30 +31,32 @@ const canary = 10
 
 // released returns what a run tells of the canary: the sum of the element over its steps, in units of C. With as in
 // the data set there is the canary, or not.
-func (m audited) released(t testing.TB, d draws, with bool, trials int) []float64 {
-	const units, k = 4, 16
+func (m audited) released(t testing.TB, k *privacy.Key, with bool, trials int) []float64 {
+	const units, width = 4, 16
 	be := ref.New[float32]()
-	s := golden.Store(t, be, []*nn.Param{{Path: "w", Dims: []int{k}, Trainable: true}}, true)
-	gradients, err := be.Reserve(4 * units * k)
+	s := golden.Store(t, be, []*nn.Param{{Path: "w", Dims: []int{width}, Trainable: true}}, true)
+	gradients, err := be.Reserve(4 * units * width)
 	require.NoError(t, err)
 	defer gradients.Free()
 	sigma := m.noise
 	if m.noiseLater {
 		sigma /= m.mean
 	}
-	c, err := newClipper(&Privacy{Clip: m.clip}, s, gradients, k, units, sigma, m.mean)
+	c, err := newClipper(&Privacy{Clip: m.clip}, s, gradients, width, units, m.mean)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.close()) }()
 	out := make([]float64, trials)
-	g := make([]float32, units*k)
+	g := make([]float32, units*width)
 	var scalars backend.Scalars
-	step := uint64(0)
+	step := int64(0)
 	for i := range out {
 		for range m.steps {
 			clear(g)
 			n := 0
-			for _, u := range d.Sample(step, m.q, units) {
-				row := g[n*k : (n+1)*k]
+			d, err := k.Draws(privacy.Charge{Step: step, Q: m.q, Sigma: sigma, Clip: m.clip, Key: k.Fingerprint(), Domain: privacy.Domain})
+			require.NoError(t, err)
+			for _, u := range d.Sample(units) {
+				row := g[n*width : (n+1)*width]
 				if u == 0 && with {
 					row[0] = canary
 				} else if u == 0 {
@@ -67,7 +69,7 @@ func (m audited) released(t testing.TB, d draws, with bool, trials int) []float6
 			require.NoError(t, c.begin())
 			require.NoError(t, gradients.WriteAt(host.Bytes(g), 0))
 			require.NoError(t, c.micro(context.Background(), &scalars, n))
-			require.NoError(t, c.end(context.Background(), &scalars, func(dst []float32) { d.Noise(step, dst) }))
+			require.NoError(t, c.end(context.Background(), &scalars, d.AddTo))
 			out[i] += float64(golden.Grad[float32](t, s, "w")[0]) * m.mean
 			step++
 		}

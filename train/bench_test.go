@@ -3,7 +3,6 @@ package train
 import (
 	"context"
 	"iter"
-	"math"
 	"slices"
 	"testing"
 
@@ -74,12 +73,14 @@ func BenchmarkStep(b *testing.B) {
 }
 
 // inTurn draws the units in order, as many at a time as are expected: what a step costs is to be compared, not drawn.
-type inTurn struct{ draws }
+type inTurn struct {
+	chances
+	step, batch int
+}
 
-func (inTurn) Sample(step uint64, q float64, n int) (units []int) {
-	batch := int(math.Round(q * float64(n)))
-	for i := range batch {
-		units = append(units, (int(step)*batch+i)%n)
+func (d inTurn) Sample(n int) (units []int) {
+	for i := range d.batch {
+		units = append(units, (d.step*d.batch+i)%n)
 	}
 	return units
 }
@@ -95,7 +96,12 @@ func benchStep(b *testing.B, m ids, shape string, private *Privacy) {
 	c, n := Defaults(), len(lengths)/batch
 	c.Epochs, c.Steps, c.Dropout, c.Unit, c.Batch, c.Clip, c.Sampler = 0, n*(b.N+1), false, "row", batch, 0, data.InOrder{Batch: batch}
 	if private != nil {
-		private.draws = inTurn{privacy.Insecure(1)}
+		k := privacy.Insecure(1)
+		private.draws = func(step int) chances {
+			d, err := k.Draws(privacy.Charge{Step: int64(step), Q: .5, Sigma: 1, Clip: 1, Key: k.Fingerprint(), Domain: privacy.Domain})
+			require.NoError(b, err)
+			return inTurn{d, step, batch}
+		}
 		c.Sampler, c.Unit, c.Privacy = nil, "", private
 	}
 	r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: benchRows(b, m, lengths)}, c)

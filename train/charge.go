@@ -1,6 +1,8 @@
 package train
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,152 +15,180 @@ import (
 	"rung/train/privacy"
 )
 
-// An account is what a run with privacy spends: its secret, its record and what may be claimed.
+// An account is what a run with privacy draws, spends and may claim.
 type account struct {
-	draws  draws
-	id     string          // of the draws
+	key    *privacy.Key
+	fresh  bool            // nobody has the key yet
 	ledger *privacy.Ledger // nil: nothing is kept on disk, or nothing is claimed
 	claim  *privacy.Claim  // nil: none
-	key    *privacy.Key    // that begin has to write
+	charge privacy.Charge  // of each step, but for its number
+}
+
+// chances are the draws of one step.
+type chances interface {
+	// Sample returns the units of the step's batch, of 0 to units-1, in order.
+	Sample(units int) []int
+	// AddTo adds noise to elements first, first+1, … of a sum of clipped gradients.
+	AddTo(dst []float32, first uint64)
 }
 
 // what is protected, in words.
-var unitWords = map[string]string{unitQuery: "a query with its candidates", unitRow: "a query with one candidate", unitUser: "a user with all queries"}
+var unitWords = map[string]string{unitQuery: "a query with all its candidates", unitRow: "a query with one of its candidates", unitUser: "a user with all queries"}
 
 // noise chooses σ: the one that is told, or the least that keeps to ε.
 func (v *private) noise(c *Config) (err error) {
 	p := v.cfg
 	if v.sigma = p.Noise; v.sigma == 0 {
 		if v.sigma, err = privacy.Sigma(v.q, int64(c.Steps), p.Delta, p.Epsilon); err != nil {
-			return fmt.Errorf("train: privacy.epsilon: %g for %d steps of %d of %d units: %w", p.Epsilon, c.Steps, c.Batch, v.units, err)
+			return fmt.Errorf("train: privacy.epsilon: %g for %d steps with a batch of %d of %d units: %w", p.Epsilon, c.Steps, c.Batch, v.units, err)
 		}
 	}
 	return nil
 }
 
-// open takes the secret and the record of a run.
-func (v *private) open(c *Config, backend string) error {
-	switch {
-	case v.cfg.draws != nil:
-		v.draws = v.cfg.draws
-		return nil
-	case v.cfg.InsecureSeed:
-		v.draws = privacy.Insecure(c.Seed)
-		return nil
-	}
-	var k privacy.Key
-	err := fs.ErrNotExist
-	if c.Resume {
-		dir := filepath.Join(c.Out, privateDir)
-		if k, err = privacy.OpenKey(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
-			if _, none := os.Stat(dir); none == nil {
-				var bad error
-				if v.ledger, bad = privacy.OpenLedger(dir); bad != nil {
-					err = bad
-				}
+// openAccount takes the secret of a run, and the record of one that is resumed.
+func (r *Run) openAccount() error {
+	v, c := r.private, &r.cfg
+	v.key, v.fresh = privacy.NewKey(), true
+	if v.cfg.InsecureSeed {
+		v.key = privacy.Insecure(c.Seed)
+	} else if c.Resume {
+		k, err := privacy.OpenKey(c.Out)
+		switch {
+		case err == nil:
+			v.key, v.fresh = k, false
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("train: %w", err)
+		}
+		if _, err := os.Stat(filepath.Join(c.Out, privacy.Dir)); err == nil {
+			if v.ledger, err = privacy.OpenLedger(c.Out); err != nil {
+				return fmt.Errorf("train: %w", err)
 			}
 		}
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		k, err = privacy.NewKey()
-		v.key = &k
-	}
-	if err != nil {
-		return fmt.Errorf("train: %w", err)
-	}
-	d := k.Draws(backend + "\n" + build())
-	v.draws, v.id = d, d.ID()
-	return nil
+	v.charge = privacy.Charge{Q: v.q, Sigma: v.sigma, Clip: v.cfg.Clip, Key: v.key.Fingerprint(), Domain: privacy.Domain, Context: r.context()}
+	_, err := v.draw(0)
+	return err
 }
 
-// begin puts the secret and the record of a new run into its directory, once nothing of the setup can fail any more.
-func (v *private) begin(c *Config) (err error) {
-	if v.id == "" || c.Out == "" {
-		return nil
-	}
-	dir := filepath.Join(c.Out, privateDir)
-	if v.key != nil {
-		err = v.key.Save(dir)
-	}
-	if err == nil && v.ledger == nil {
-		v.ledger, err = privacy.OpenLedger(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("train: %w", err)
-	}
-	return nil
-}
-
-// build is what else decides the bits of a step: how the program was made.
-func build() string {
-	s := runtime.Version() + " " + runtime.GOARCH
+// context is what else decides the value of a step: two values of the same step that differ, with the same noise, would
+// tell of gradients without it. So where any of this changes, so do the draws.
+func (r *Run) context() string {
+	how := []any{settings(&r.cfg), r.obj.Name(), fmt.Sprintf("%+v", r.obj), r.model.Fingerprint(), digestOf(r.train), r.be.Name(), runtime.Version(), runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		s += " " + info.Main.Version
-		for _, set := range info.Settings {
-			if set.Key == "vcs.revision" || set.Key == "vcs.modified" {
-				s += " " + set.Value
+		how = append(how, info.Main.Version)
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" || s.Key == "vcs.modified" {
+				how = append(how, s.Value)
 			}
 		}
 	}
-	return s
+	b, err := json.Marshal(how)
+	if err != nil { // numbers that JSON has not are refused before
+		b = fmt.Append(nil, how...)
+	}
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:16])
+}
+
+// of is the charge of a step.
+func (v *private) of(step int) privacy.Charge {
+	c := v.charge
+	c.Step = int64(step)
+	return c
+}
+
+// draw is the chances of a step.
+func (v *private) draw(step int) (chances, error) {
+	if v.cfg.draws != nil {
+		return v.cfg.draws(step), nil
+	}
+	d, err := v.key.Draws(v.of(step))
+	if err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	return d, nil
 }
 
 // settle finds what the run will have spent at its end, the steps that are left included, and refuses what is above ε.
-// mark is what the training state remembers of the ledger.
-func (r *Run) settle(mark privacy.Mark, total int) error {
+// saved tells that there is a training state, and mark what that remembers of the ledger.
+func (r *Run) settle(saved bool, mark privacy.Mark, total int) error {
 	v := r.private
-	if v == nil || v.id == "" { // nothing is claimed
+	if v == nil || v.key.Seeded() || v.cfg.draws != nil { // nothing is claimed
 		return nil
 	}
-	done := r.pos.Step
-	if v.ledger != nil {
-		if err := v.ledger.Follows(mark); err != nil {
+	p := v.cfg
+	if saved {
+		if v.ledger == nil {
+			return fmt.Errorf("train: resume: %s has no ledger, so that nobody knows what was spent", filepath.Join(r.cfg.Out, privacy.Dir))
+		}
+		if err := v.ledger.Verify(mark); err != nil {
 			return fmt.Errorf("train: resume: %w", err)
 		}
-	} else if mark.Lines > 0 {
-		return fmt.Errorf("train: resume: %s has no ledger, so that nobody knows what was spent", filepath.Join(r.cfg.Out, privateDir))
 	}
-	p := v.cfg
 	var phases []privacy.Phase
-	again := 0
+	again, left := 0, 0
 	if v.ledger != nil {
 		phases = v.ledger.Phases()
-		for _, x := range phases {
-			again += int(x.Steps)
-		}
+		again = len(v.ledger.Charges())
 	}
-	left := 0
-	for s := done; s < total; s++ {
-		if v.ledger == nil || !v.ledger.Spent(uint64(s), v.id) {
+	for s := r.pos.Step; s < total; s++ {
+		if v.ledger == nil || !v.ledger.Charged(v.of(s)) {
 			left++
 		}
 	}
 	again += left - total
 	phases = append(phases, privacy.Phase{Q: v.q, Sigma: v.sigma, Steps: int64(left)})
-	c, err := privacy.NewClaim(phases, p.Delta, unitWords[p.unit()], v.units, p.Clip, p.clipping(), p.Dev == "public")
-	if err != nil {
-		return fmt.Errorf("train: %w", err)
+	terms := privacy.Terms{Unit: unitWords[p.unit()], Units: int64(v.units), Delta: p.Delta, Clip: p.Clip, Clipping: privacy.FlatClip, Public: []string{"the configuration", "the base model"}}
+	if p.clipping() == clipPerLayer {
+		terms.Clipping = privacy.LayerClip
 	}
-	if p.Epsilon > 0 && c.Epsilon > p.Epsilon {
-		if again > 0 {
-			return fmt.Errorf("train: privacy: %d steps have to be drawn anew and count twice (the key was lost, or the device or program is another one): the run would spend ε %.4g of the %g that privacy.epsilon allows", again, c.Epsilon, p.Epsilon)
-		}
-		return fmt.Errorf("train: privacy.noise: %d steps with σ %g spend ε %.4g, above the %g that privacy.epsilon allows", total, v.sigma, c.Epsilon, p.Epsilon)
+	if p.Dev == "public" && r.dev != nil {
+		terms.Public = append(terms.Public, "the dev data, by which the best checkpoint is chosen")
+	}
+	c, err := privacy.NewClaim(terms, phases)
+	switch {
+	case err != nil:
+		return fmt.Errorf("train: %w", err)
+	case c.Epsilon == nil:
+		return fmt.Errorf("train: privacy.noise: σ %g for %d steps: no finite ε can be claimed: want more", v.sigma, total)
+	case p.Epsilon > 0 && *c.Epsilon > p.Epsilon && again > 0:
+		return fmt.Errorf("train: privacy: %d steps have to be drawn anew and count twice (the key was lost, or data, device or program are others): the run would spend ε %s of the %g that privacy.epsilon allows", again, privacy.Up(*c.Epsilon), p.Epsilon)
+	case p.Epsilon > 0 && *c.Epsilon > p.Epsilon:
+		return fmt.Errorf("train: privacy.noise: %d steps with σ %g spend ε %s, above the %g that privacy.epsilon allows", total, v.sigma, privacy.Up(*c.Epsilon), p.Epsilon)
 	}
 	v.claim = &c
 	if again > 0 {
-		r.warnings = append(r.warnings, fmt.Sprintf("privacy: %d steps are drawn anew and count twice, as the key was lost, or the device or program is another one", again))
+		r.warnings = append(r.warnings, fmt.Sprintf("privacy: %d steps are drawn anew and count twice, as the key was lost, or data, device or program are others", again))
 		r.pos.Best, r.pos.BestStep, r.pos.Worse = 0, 0, 0 // what was best claims less
 	}
 	return nil
 }
 
-// charge writes that a step is taken.
-func (v *private) charge(step int) error {
+// begin puts the secret and the record of a new run into its directory, once nothing of the setup can fail any more.
+func (v *private) begin(c *Config) (err error) {
+	if v.key.Seeded() || v.cfg.draws != nil || c.Out == "" {
+		return nil
+	}
+	if v.fresh {
+		err = v.key.Keep(c.Out)
+	}
+	if err == nil && v.ledger == nil {
+		v.ledger, err = privacy.OpenLedger(c.Out)
+	}
+	if err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	return nil
+}
+
+// spend writes that a step is taken, and returns when that is on the disk.
+func (v *private) spend(step int) error {
 	if v.ledger == nil {
 		return nil
 	}
-	return v.ledger.Spend(privacy.Spending{Step: uint64(step), Draws: v.id, Q: v.q, Sigma: v.sigma, Clip: v.cfg.Clip})
+	_, err := v.ledger.Charge(v.of(step))
+	return err
 }
 
 func (v *private) close() error {
@@ -178,11 +208,11 @@ func (r *Run) claims() error {
 	if !ok {
 		return nil
 	}
-	if r.private == nil || r.private.claim == nil {
+	if r.Claim() == nil {
 		m.Claim(nil)
 		return nil
 	}
-	b, err := json.Marshal(r.private.claim)
+	b, err := json.Marshal(r.Claim())
 	if err != nil {
 		return fmt.Errorf("train: privacy: claim: %w", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 
 	"rung/nn/backend"
 	"rung/nn/backend/host"
@@ -17,24 +19,24 @@ import (
 type clipper struct {
 	store *graph.Store
 	sum   backend.Memory // Σ, over the micro-batches of a step
-	noise backend.Memory // z
+	noisy backend.Memory // the sum with noise
 	work  backend.Memory // norms and factors of units
 	add   backend.Exec   // clips the gradients of a micro-batch and adds them to the sum
 	out   backend.Exec   // the noisy mean, as the store's gradient
-	drawn []float32      // z
-	z     []float32      // as the weights lie
+	flat  []float32      // as the weights lie, with gaps
+	dense []float32      // without
 }
 
 // newClipper is for the gradients of at most units units in a micro-batch, stride elements from one to the next; mean is L.
-func newClipper(p *Privacy, s *graph.Store, gradients backend.Memory, stride, units int, sigma, mean float64) (*clipper, error) {
+func newClipper(p *Privacy, s *graph.Store, gradients backend.Memory, stride, units int, mean float64) (*clipper, error) {
 	c := &clipper{store: s}
-	if err := c.encode(p, gradients, stride, units, sigma, mean); err != nil {
+	if err := c.encode(p, gradients, stride, units, mean); err != nil {
 		return nil, errors.Join(fmt.Errorf("train: privacy: %w", err), c.close())
 	}
 	return c, nil
 }
 
-func (c *clipper) encode(p *Privacy, gradients backend.Memory, stride, units int, sigma, mean float64) error {
+func (c *clipper) encode(p *Privacy, gradients backend.Memory, stride, units int, mean float64) error {
 	be, k := c.store.Backend(), c.store.Trainable()
 	if stride != k {
 		return fmt.Errorf("a unit's gradients take %d elements, the store's %d", stride, k)
@@ -54,13 +56,13 @@ func (c *clipper) encode(p *Privacy, gradients backend.Memory, stride, units int
 			elements += g.Size()
 		}
 	}
-	c.drawn, c.z = make([]float32, elements), make([]float32, k)
+	c.dense, c.flat = make([]float32, elements), make([]float32, k)
 	n, size := len(parts), int64(be.Float().Size())
 	var err error
 	for _, m := range []struct {
 		to *backend.Memory
 		n  int
-	}{{&c.sum, k}, {&c.noise, k}, {&c.work, 2 * n * units}} {
+	}{{&c.sum, k}, {&c.noisy, k}, {&c.work, 2 * n * units}} {
 		if *m.to, err = be.Reserve(int64(m.n) * size); err != nil {
 			return err
 		}
@@ -88,15 +90,11 @@ func (c *clipper) encode(p *Privacy, gradients backend.Memory, stride, units int
 	flat := func(space backend.Space, id int) backend.Buf {
 		return backend.Buf{Space: space, ID: id, Rows: 1, Cols: k, Ld: k}
 	}
-	grad := flat(backend.Grad, 0)
-	noisy := grad
-	noisy.Acc = true
 	bind = backend.Binding{Arena: c.work}
 	bind.Blocks[backend.Grad] = []backend.Block{{Mem: c.store.Grad}}
-	bind.Blocks[backend.Input] = []backend.Block{{Mem: c.sum}, {Mem: c.noise}}
+	bind.Blocks[backend.Input] = []backend.Block{{Mem: c.noisy}}
 	c.out, err = be.Encode([]backend.Call{
-		{Op: backend.Scale, Node: "mean of clipped units", Out: []backend.Buf{grad}, In: []backend.Buf{flat(backend.Input, 0)}, F: [4]float64{1 / mean}},
-		{Op: backend.Scale, Node: "noise", Out: []backend.Buf{noisy}, In: []backend.Buf{flat(backend.Input, 1)}, F: [4]float64{sigma * p.Clip / mean}},
+		{Op: backend.Scale, Node: "noisy mean", Out: []backend.Buf{flat(backend.Grad, 0)}, In: []backend.Buf{flat(backend.Input, 0)}, F: [4]float64{1 / mean}},
 	}, bind)
 	return err
 }
@@ -111,16 +109,36 @@ func (c *clipper) micro(ctx context.Context, s *backend.Scalars, units int) erro
 	return c.add.Launch(ctx, &own)
 }
 
-// end makes the noisy mean. noise draws from N(0,1), an element for each that is trained, in the order of the store.
-func (c *clipper) end(ctx context.Context, s *backend.Scalars, noise func(dst []float32)) error {
-	noise(c.drawn)
+// end makes the noisy mean. noise adds to elements first, first+1, … of what is trained, in the order of the store, on
+// the host: there the sum is rounded to a grid that does not tell what was added.
+func (c *clipper) end(ctx context.Context, s *backend.Scalars, noise func(dst []float32, first uint64)) error {
+	if err := c.sum.ReadAt(host.Bytes(c.flat), 0); err != nil {
+		return err
+	}
 	at := 0
-	for _, g := range c.store.Seg { // the gaps between weights stay 0
+	for _, g := range c.store.Seg {
 		if g.Trainable {
-			at += copy(c.z[g.Off:g.Off+g.Size()], c.drawn[at:])
+			at += copy(c.dense[at:], c.flat[g.Off:g.Off+g.Size()])
 		}
 	}
-	if err := c.noise.WriteAt(host.Bytes(c.z), 0); err != nil {
+	var wait sync.WaitGroup
+	const piece = 1 << 12
+	workers := min(runtime.GOMAXPROCS(0), (len(c.dense)+piece-1)/piece)
+	for w := range workers {
+		wait.Go(func() {
+			for i := w * piece; i < len(c.dense); i += workers * piece {
+				noise(c.dense[i:min(i+piece, len(c.dense))], uint64(i))
+			}
+		})
+	}
+	wait.Wait()
+	at = 0
+	for _, g := range c.store.Seg { // the gaps between weights stay 0
+		if g.Trainable {
+			at += copy(c.flat[g.Off:g.Off+g.Size()], c.dense[at:])
+		}
+	}
+	if err := c.noisy.WriteAt(host.Bytes(c.flat), 0); err != nil {
 		return err
 	}
 	return c.out.Launch(ctx, s)
@@ -128,7 +146,7 @@ func (c *clipper) end(ctx context.Context, s *backend.Scalars, noise func(dst []
 
 // bytes is what it reserved.
 func (c *clipper) bytes() (n int64) {
-	for _, m := range []backend.Memory{c.sum, c.noise, c.work} {
+	for _, m := range []backend.Memory{c.sum, c.noisy, c.work} {
 		n += m.Size()
 	}
 	return n + c.add.Bytes() + c.out.Bytes()
@@ -141,7 +159,7 @@ func (c *clipper) close() error {
 			errs = append(errs, x.Close())
 		}
 	}
-	for _, m := range []backend.Memory{c.sum, c.noise, c.work} {
+	for _, m := range []backend.Memory{c.sum, c.noisy, c.work} {
 		if m != nil {
 			errs = append(errs, m.Free())
 		}

@@ -24,7 +24,7 @@ type Privacy struct {
 	// InsecureSeed has draws come from Config.Seed instead of a secret: for tests. Nothing is claimed then.
 	InsecureSeed bool `yaml:"-"`
 
-	draws draws // of tests, instead
+	draws func(step int) chances // of tests, instead
 }
 
 // What is protected, and how it is clipped.

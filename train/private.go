@@ -11,9 +11,6 @@ import (
 	"rung/nn/graph"
 )
 
-// privateDir holds, under Config.Out, what must not leave the machine: the key, the ledger and the training state.
-const privateDir = "private"
-
 // private is what a run with privacy has besides.
 type private struct {
 	cfg   *Privacy
@@ -24,14 +21,6 @@ type private struct {
 
 	account
 	clip *clipper
-}
-
-// draws are the chances of a run: a pure function of its secret and the step.
-type draws interface {
-	// Sample returns which of n units step draws, each with the probability q by itself, in order.
-	Sample(step uint64, q float64, n int) []int
-	// Noise fills dst with draws from N(0,1).
-	Noise(step uint64, dst []float32)
 }
 
 // openPrivate checks what privacy asks of model, loss and data, and chooses noise and draws.
@@ -65,7 +54,7 @@ func (r *Run) openPrivate() error {
 	if err := v.noise(&r.cfg); err != nil {
 		return err
 	}
-	return v.open(&r.cfg, r.be.Name())
+	return r.openAccount()
 }
 
 // poisson draws the units of each step by themselves: a Sampler whose epochs are as many steps as draw each unit once
@@ -81,7 +70,11 @@ func (s poisson) Epoch(e *data.Encoded, _ uint64, epoch int) [][]int {
 	first := firstUnits(e)
 	batches := make([][]int, per)
 	for i := range batches {
-		for _, o := range s.draws.Sample(uint64(epoch*per+i), s.q, s.units) {
+		d, err := s.draw(epoch*per + i)
+		if err != nil { // none of the first step's charge: see openAccount
+			return nil
+		}
+		for _, o := range d.Sample(s.units) {
 			for u := first[o]; u < first[o+1]; u++ {
 				batches[i] = append(batches[i], u)
 			}
@@ -135,10 +128,14 @@ func (r *Run) privateStep(units []int) (Step, error) {
 	if err := r.ctx.Err(); err != nil {
 		return fail(err)
 	}
-	if err := v.charge(s.N - 1); err != nil {
+	if err := v.spend(r.pos.Step); err != nil {
 		return fail(err)
 	}
-	if err := v.clip.end(r.ctx, &scalars, func(dst []float32) { v.draws.Noise(scalars.Step, dst) }); err != nil {
+	d, err := v.draw(r.pos.Step)
+	if err != nil {
+		return fail(err)
+	}
+	if err := v.clip.end(r.ctx, &scalars, d.AddTo); err != nil {
 		return fail(err)
 	}
 	if _, err := r.opt.step(&scalars); err != nil {
@@ -193,6 +190,6 @@ func (r *Run) startClipping(p *plan, run *graph.Run) error {
 	}
 	var err error
 	gradients, stride := run.UnitGradients()
-	v.clip, err = newClipper(v.cfg, r.store, gradients, stride, p.owners(), v.sigma, v.mean)
+	v.clip, err = newClipper(v.cfg, r.store, gradients, stride, p.owners(), v.mean)
 	return err
 }

@@ -71,7 +71,7 @@ func (r *Run) takeOut() error {
 	if r.cfg.Resume {
 		return nil
 	}
-	for _, name := range []string{stateDir, privateDir, report.File, "best", "last"} {
+	for _, name := range []string{stateDir, privacy.Dir, report.File, "best", "last"} {
 		if _, err := os.Stat(filepath.Join(r.cfg.Out, name)); err == nil {
 			return fmt.Errorf("train: %s holds a run already (%s): resume it, or choose another directory", r.cfg.Out, name)
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -84,7 +84,7 @@ func (r *Run) takeOut() error {
 // stateDir is where the training state is: with privacy, among what must not leave the machine.
 func (r *Run) stateDir() string {
 	if r.private != nil {
-		return filepath.Join(r.cfg.Out, privateDir, stateDir)
+		return filepath.Join(r.cfg.Out, privacy.Dir, stateDir)
 	}
 	return filepath.Join(r.cfg.Out, stateDir)
 }

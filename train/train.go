@@ -183,7 +183,7 @@ func (r *Run) prepare(d Data) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := r.settle(saved.Ledger, len(batches)); err != nil {
+	if err := r.settle(saved.Version > 0, saved.Ledger, len(batches)); err != nil {
 		return err
 	}
 	if err := r.reserve(batches, saved.MicroTokens); err != nil {

@@ -3,110 +3,88 @@ package privacy
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
+	"fmt"
 	"math"
-	"runtime"
-	"sync"
 )
 
-// Draws are the chances of a run: a pure function of its secret, of what else decides the bits of a step, and of the
-// step. Streams are AES-256 in counter mode, under a key for each step and purpose that HMAC-SHA256 derives.
-type Draws struct{ root [32]byte }
+// Domain names how draws are made of a key. A change of it, or of a line of this file, is another draw.
+const Domain = "aes256-ctr/1"
 
-// Draws are those of a context: what decides, beside the key, which bits a step comes to (device, build). Where that
-// changes, so do the draws: two results of the same step that differ in their last bits only, with the same noise,
-// would tell of the gradient without it.
-func (k Key) Draws(context string) Draws { return Draws{derive(k.secret, "draws", context)} }
-
-// Insecure are draws that a seed decides: for tests. Nothing may be claimed of them.
-func Insecure(seed uint64) Draws {
-	return Draws{derive([32]byte{}, "insecure", string(binary.LittleEndian.AppendUint64(nil, seed)))}
+// Draws are the random numbers of one step under one key: a function of the key and of the Charge alone.
+// A step that is redone draws the same; a step that is redone with another q, σ, C or context draws
+// independently of the first, so that their difference shows no gradient without noise.
+type Draws struct {
+	q, scale       float64 // scale is σC
+	units, normals cipher.Block
 }
 
-// ID names draws without telling them.
-func (d Draws) ID() string {
-	id := derive(d.root, "id")
-	return hex.EncodeToString(id[:8])
-}
-
-// stream is the block cipher of a step and purpose.
-func (d Draws) stream(purpose string, step uint64) cipher.Block {
-	key := derive(d.root, purpose, string(binary.LittleEndian.AppendUint64(nil, step)))
-	b, _ := aes.NewCipher(key[:]) // which refuses nothing but other lengths
-	return b
-}
-
-// words fills dst with the stream's words from word at on, which is even.
-func words(b cipher.Block, at uint64, dst []byte) {
-	var iv [16]byte
-	binary.BigEndian.PutUint64(iv[8:], at/2)
-	clear(dst)
-	cipher.NewCTR(b, iv[:]).XORKeyStream(dst, dst)
-}
-
-// Sample returns which of n units step draws: each with the probability q, independently, in order. q is rounded down
-// to a multiple of 2^-64, so that no unit is drawn more often than is told.
-func (d Draws) Sample(step uint64, q float64, n int) []int {
-	var drawn []int
-	if q >= 1 {
-		for u := range n {
-			drawn = append(drawn, u)
-		}
-		return drawn
+// Draws returns the draws of a charge.
+func (k *Key) Draws(c Charge) (*Draws, error) {
+	if err := c.check(); err != nil {
+		return nil, err
 	}
-	below := uint64(math.Ldexp(max(q, 0), 64))
-	b := d.stream("sample", step)
-	var buf [4096]byte
-	for u := 0; u < n; u += len(buf) / 8 {
-		k := min(len(buf)/8, n-u)
-		words(b, uint64(u), buf[:8*k])
-		for i := range k {
-			if binary.LittleEndian.Uint64(buf[8*i:]) < below {
-				drawn = append(drawn, u+i)
-			}
+	if c.Key != k.Fingerprint() || c.Domain != Domain {
+		return nil, fmt.Errorf("privacy: step %d: charged to key %s, domain %s; these draws are of %s, %s", c.Step, c.Key, c.Domain, k.Fingerprint(), Domain)
+	}
+	id := c.identity()
+	d := &Draws{q: c.Q, scale: c.Sigma * c.Clip}
+	for purpose, block := range map[string]*cipher.Block{"sampling": &d.units, "noise": &d.normals} {
+		sub, err := k.derive(purpose, id[:])
+		if err == nil {
+			*block, err = aes.NewCipher(sub)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("privacy: step %d: %w", c.Step, err)
 		}
 	}
-	return drawn
+	return d, nil
 }
 
-// noiseBlock is how many elements one worker draws at a time.
-const noiseBlock = 1 << 11
+// stream fills b, a whole number of blocks of 16 bytes, with the keystream from a block on.
+func stream(block cipher.Block, first uint64, b []byte) {
+	var iv [aes.BlockSize]byte
+	binary.BigEndian.PutUint64(iv[8:], first)
+	clear(b)
+	cipher.NewCTR(block, iv[:]).XORKeyStream(b, b)
+}
 
-// Noise fills dst with independent draws from N(0,1), the same on any number of processors.
+// Sample returns the units of the step's batch, of 0 to units-1, in order: each with probability q,
+// independently of all others. The batch may be empty.
 //
-// An element is half the sum of four draws by Box and Muller's method in float64, from uniform numbers of 64 bits that
-// are never 0, so that a draw reaches 9.4 and the sum 18.8; then it is rounded to float32. The sum of several makes it
-// harder to see from the grid of floating-point numbers what a draw was added to (Mironov 2012, "On significance of the
-// least significant bits for differential privacy"; Holohan and Braghin 2021, "Secure random sampling in differential
-// privacy"). It does not rule that out.
-func (d Draws) Noise(step uint64, dst []float32) {
-	b := d.stream("noise", step)
-	blocks := (len(dst) + noiseBlock - 1) / noiseBlock
-	var wait sync.WaitGroup
-	workers := min(runtime.GOMAXPROCS(0), blocks)
-	for w := range workers {
-		wait.Go(func() {
-			buf := make([]byte, 32*noiseBlock)
-			for i := w; i < blocks; i += workers {
-				part := dst[i*noiseBlock : min((i+1)*noiseBlock, len(dst))]
-				words(b, uint64(i)*4*noiseBlock, buf[:32*len(part)])
-				for j := range part {
-					part[j] = float32(sumOfFour(buf[32*j:]))
-				}
-			}
-		})
+// Unit i is in the batch if its 64 bits, as a number, are below ⌊q·2^64⌋. For q from 2^-12 that is q
+// exactly; a smaller q is lowered by less than 2^-64, which spends less than is accounted for.
+func (d *Draws) Sample(units int) []int {
+	if units <= 0 || d.q <= 0 {
+		return nil
 	}
-	wait.Wait()
+	var batch []int
+	if d.q == 1 {
+		for i := range units {
+			batch = append(batch, i)
+		}
+		return batch
+	}
+	limit := uint64(math.Ldexp(d.q, 64))
+	var b [8192]byte
+	for first := 0; first < units; first += len(b) / 8 {
+		stream(d.units, uint64(first/2), b[:])
+		for i := range min(len(b)/8, units-first) {
+			if binary.BigEndian.Uint64(b[8*i:]) < limit {
+				batch = append(batch, first+i)
+			}
+		}
+	}
+	return batch
 }
 
-func sumOfFour(b []byte) float64 {
-	var sum float64
-	for i := range 2 {
-		u := (float64(binary.LittleEndian.Uint64(b[16*i:])) + 1) / (1 << 64) // in (0,1]
-		v := float64(binary.LittleEndian.Uint64(b[16*i+8:])) / (1 << 64)
-		sin, cos := math.Sincos(2 * math.Pi * v)
-		sum += math.Sqrt(-2*math.Log(u)) * (sin + cos)
+// identity is what a charge's draws depend on beside the key.
+func (c *Charge) identity() [sha256.Size]byte {
+	b := append([]byte("charge\x00"), c.Domain...)
+	b = append(b, 0)
+	for _, v := range []uint64{uint64(c.Step), math.Float64bits(c.Q), math.Float64bits(c.Sigma), math.Float64bits(c.Clip)} {
+		b = binary.BigEndian.AppendUint64(b, v)
 	}
-	return sum / 2
+	return sha256.Sum256(append(b, c.Context...))
 }

@@ -1,212 +1,227 @@
 package privacy
 
 import (
-	"bytes"
-	"crypto/sha256"
+	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
-// ledgerFile is the ledger in its directory: a line of JSON for each draw.
+// ledgerFile is the ledger's name in Dir.
 const ledgerFile = "ledger.jsonl"
 
-// maxLine bounds a line: a longer one is no ledger's.
-const maxLine = 4096
-
-// A Spending is one line of a ledger: a step whose noisy result may have been seen.
-type Spending struct {
-	Step  uint64  `json:"step"`  // counted from 0
-	Draws string  `json:"draws"` // by whose chances: Draws.ID
-	Q     float64 `json:"q"`
-	Sigma float64 `json:"sigma"`
-	Clip  float64 `json:"clip"`
-}
-
-// line is a Spending with the hash of the line before it.
-type line struct {
-	Spending
-	Prev string `json:"prev"`
-}
-
-// A Mark is a place in a ledger: what a training state remembers of it.
-type Mark struct {
-	Lines int    `json:"lines"`
-	Hash  string `json:"hash"` // of the last of them, "" of none
-}
-
-// A Ledger is the record of what was spent, written before it is: a line is on the disk before the noisy result of its
-// step exists. Lines are chained by hashes, so that one that was changed, taken out or put in is found. A last line
-// without its end is one that was being written when the process died: its step was not taken, and it is dropped.
+// A Ledger is what a run has spent, written before it is spent: Charge returns when the line is on the
+// disk, and only then may the step take effect. So whatever kills the process, no step has taken effect
+// that the ledger lacks; it may have one that took none, which is counted all the same.
 //
-// It is for one writer, who holds the lock of the run's directory.
+// A step that is redone after a resume, with the same key and all else equal, draws what it drew before:
+// it is the same release and counts once. With a new key, because the old one is lost, or with anything
+// else changed, it is another release and counts again.
+//
+// Each line holds the SHA-256 of the line before it. A line that was changed, taken out or put in is
+// found when the ledger is opened; lines missing from the end, and the ledger of another run, are found by
+// the Mark in the training state. A last line without its end was torn by a kill: its step took no
+// effect, and it is cut off, unless it is whole, when it counts.
+//
+// A Ledger is for one goroutine. One process has it open: others are refused.
 type Ledger struct {
-	path  string
-	f     *os.File
-	lines []Spending
-	marks []string      // hash of each line
-	spent map[drawn]int // which line
-	err   error         // after a write that failed nothing more is written
+	path    string
+	f       file
+	lines   int64
+	last    string // hash of the last line
+	hashes  []string
+	charges map[[32]byte]Charge
+	order   []Charge
+	err     error // of a write: nothing may follow a line that may be torn
 }
 
-// drawn is what is drawn once: the same step by the same draws has the same result.
-type drawn struct {
-	step  uint64
-	draws string
+// A file is what a ledger needs of an os.File.
+type file interface {
+	io.Writer
+	Sync() error
+	Close() error
 }
 
-// OpenLedger opens the ledger in dir, which it makes if there is none.
-func OpenLedger(dir string) (*Ledger, error) {
-	l := &Ledger{path: filepath.Join(dir, ledgerFile), spent: map[drawn]int{}}
-	if err := l.open(dir); err != nil {
-		if l.f != nil {
-			_ = l.f.Close()
-		}
+// A Mark is a ledger's length and hash at some time. A training state holds it.
+type Mark struct {
+	Lines int64  `json:"lines"`
+	Hash  string `json:"hash"`
+}
+
+// OpenLedger opens the ledger of the run whose output directory is out, and makes it where there is none.
+func OpenLedger(out string) (*Ledger, error) {
+	l, err := openLedger(filepath.Join(out, Dir))
+	if err != nil {
 		return nil, fmt.Errorf("privacy: ledger: %w", err)
 	}
 	return l, nil
 }
 
-func (l *Ledger) open(dir string) error {
-	if err := MakeDir(dir); err != nil {
-		return err
+func openLedger(dir string) (*Ledger, error) {
+	if err := makePrivate(dir); err != nil {
+		return nil, err
 	}
-	err := secret(l.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	path := filepath.Join(dir, ledgerFile)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
 	}
-	made := err != nil
-	if l.f, err = os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return err
+	l, err := takeLedger(path, f)
+	if err == nil {
+		err = syncDir(dir) // it may be new, or made by a process that was killed before it got here
 	}
-	b, err := io.ReadAll(l.f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// takeLedger locks and reads the file, and mends its end.
+func takeLedger(path string, f *os.File) (*Ledger, error) {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another process has it open")
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s is no regular file", path))
+	}
+	l, whole, err := readLedger(path, f)
+	if err != nil {
+		return nil, err
+	}
+	l.f = f
+	if whole.torn {
+		// cut off, or made whole; on the disk before anything relies on it
+		if err := f.Truncate(whole.bytes); err != nil {
+			return nil, err
+		}
+		if err := f.Sync(); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case l.lines == 0:
+		err = l.begin()
+	case whole.unended:
+		err = l.put([]byte{'\n'})
+	}
+	return l, err
+}
+
+// begin writes the first line, which makes every ledger another.
+func (l *Ledger) begin() error {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id)
+	b, err := encode(line{Version: version, Run: hex.EncodeToString(id)})
 	if err != nil {
 		return err
 	}
-	end, err := l.read(b)
-	if err != nil {
-		return fmt.Errorf("%s: %w", l.path, err)
+	if err := l.put(append(b, '\n')); err != nil {
+		return err
 	}
-	if end < len(b) {
-		err = l.f.Truncate(int64(end))
+	l.add(b)
+	return nil
+}
+
+// Charge spends a step: it returns once the charge is on the disk, and tells whether it was new. Where it
+// fails, the step must not take effect, and nothing more can be charged.
+func (l *Ledger) Charge(c Charge) (fresh bool, err error) {
+	if l.err != nil {
+		return false, l.err
+	}
+	if err := c.check(); err != nil {
+		return false, err
+	}
+	id := c.key()
+	if _, ok := l.charges[id]; ok {
+		return false, nil
+	}
+	b, err := encode(line{Previous: l.last, Charge: &c})
+	if err != nil {
+		return false, fmt.Errorf("privacy: ledger: step %d: %w", c.Step, err)
+	}
+	if err := l.put(append(b, '\n')); err != nil {
+		l.err = fmt.Errorf("privacy: ledger: step %d is not charged: %w", c.Step, err)
+		return false, l.err
+	}
+	l.add(b)
+	l.charges[id] = c
+	l.order = append(l.order, c)
+	return true, nil
+}
+
+// put writes and syncs.
+func (l *Ledger) put(b []byte) error {
+	if l.f == nil {
+		return fs.ErrClosed
+	}
+	n, err := l.f.Write(b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
 	}
 	if err == nil {
-		_, err = l.f.Seek(int64(end), io.SeekStart)
-	}
-	if err == nil && (made || end < len(b)) {
-		err = errors.Join(l.f.Sync(), syncDir(dir))
+		err = l.f.Sync()
 	}
 	return err
 }
 
-// read takes whole lines and returns where they end.
-func (l *Ledger) read(b []byte) (end int, err error) {
-	for n := 1; end < len(b); n++ {
-		i := bytes.IndexByte(b[end:], '\n')
-		if i < 0 {
-			break // torn
-		}
-		text := b[end : end+i]
-		var x line
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.DisallowUnknownFields()
-		switch {
-		case len(text) > maxLine:
-			return end, fmt.Errorf("line %d: too long: it is no ledger's", n)
-		case d.Decode(&x) != nil || d.More():
-			return end, fmt.Errorf("line %d: no line of a ledger: it was damaged or edited", n)
-		case x.Prev != l.head():
-			return end, fmt.Errorf("line %d: does not follow the line before it: lines were changed, taken out or put in", n)
-		case check([]Phase{{x.Q, x.Sigma, 1}}) != nil || !(x.Clip > 0) || x.Draws == "":
-			return end, fmt.Errorf("line %d: q %g, σ %g, C %g: no step", n, x.Q, x.Sigma, x.Clip)
-		}
-		k := drawn{x.Step, x.Draws}
-		if _, twice := l.spent[k]; twice {
-			return end, fmt.Errorf("line %d: step %d is there twice", n, x.Step)
-		}
-		l.add(x.Spending, text)
-		end += i + 1
-	}
-	return end, nil
-}
-
-func (l *Ledger) add(s Spending, text []byte) {
-	h := sha256.Sum256(text)
-	l.marks = append(l.marks, hex.EncodeToString(h[:]))
-	l.spent[drawn{s.Step, s.Draws}] = len(l.lines)
-	l.lines = append(l.lines, s)
-}
-
-func (l *Ledger) head() string {
-	if len(l.marks) == 0 {
-		return ""
-	}
-	return l.marks[len(l.marks)-1]
-}
-
-// Spend writes that a step is taken, and returns when that is on the disk. What was spent already, by the same draws, is
-// not spent again: the result is the same. It is an error if q, σ or C were others then.
-func (l *Ledger) Spend(s Spending) error {
-	if l.err != nil {
-		return l.err
-	}
-	fail := func(err error) error {
-		l.err = fmt.Errorf("privacy: ledger: %s: step %d: %w", l.path, s.Step, err)
-		return l.err
-	}
-	if i, ok := l.spent[drawn{s.Step, s.Draws}]; ok {
-		if before := l.lines[i]; before != s {
-			return fail(fmt.Errorf("it was taken with q %g, σ %g, C %g, and is to be taken with q %g, σ %g, C %g", before.Q, before.Sigma, before.Clip, s.Q, s.Sigma, s.Clip))
-		}
-		return nil
-	}
-	if err := check([]Phase{{s.Q, s.Sigma, 1}}); err != nil {
-		return fail(err)
-	}
-	b, err := json.Marshal(line{s, l.head()})
-	if err != nil {
-		return fail(err)
-	}
-	if _, err := l.f.Write(append(b, '\n')); err != nil {
-		return fail(err)
-	}
-	if err := l.f.Sync(); err != nil {
-		return fail(err)
-	}
-	l.add(s, b)
-	return nil
-}
-
-// Spent reports that a step was taken by these draws.
-func (l *Ledger) Spent(step uint64, draws string) bool {
-	_, ok := l.spent[drawn{step, draws}]
+// Charged tells whether just this was charged already.
+func (l *Ledger) Charged(c Charge) bool {
+	_, ok := l.charges[c.key()]
 	return ok
 }
 
-// Phases are all that was spent.
+// Charges are all charges, in the order in which they were made, each once.
+func (l *Ledger) Charges() []Charge { return append([]Charge(nil), l.order...) }
+
+// Phases is what has been spent, for an accountant: runs of charges with the same q and σ together.
 func (l *Ledger) Phases() []Phase {
-	var out []Phase
-	for _, s := range l.lines {
-		out = append(out, Phase{s.Q, s.Sigma, 1})
+	var p []Phase
+	for _, c := range l.order {
+		if n := len(p); n > 0 && p[n-1].Q == c.Q && p[n-1].Sigma == c.Sigma {
+			p[n-1].Steps++
+		} else {
+			p = append(p, Phase{c.Q, c.Sigma, 1})
+		}
 	}
-	return spent(out)
+	return p
 }
 
-// Mark is the end of the ledger.
-func (l *Ledger) Mark() Mark { return Mark{len(l.marks), l.head()} }
+// Mark is where the ledger ends now.
+func (l *Ledger) Mark() Mark { return Mark{l.lines, l.last} }
 
-// Follows refuses a ledger that m is no place of: it was cut, or is another run's.
-func (l *Ledger) Follows(m Mark) error {
-	if m.Lines < 0 || m.Lines > len(l.marks) || m.Lines > 0 && l.marks[m.Lines-1] != m.Hash {
-		return fmt.Errorf("privacy: ledger: %s: it is not the one that the training state was saved with: it was cut, or is another run's", l.path)
+// Verify refuses a ledger that does not go on from a mark: it lost lines that were there, or is another
+// run's. More lines than the mark has are what a kill leaves.
+func (l *Ledger) Verify(m Mark) error {
+	switch {
+	case m.Lines < 1 || m.Hash == "":
+		return fmt.Errorf("privacy: ledger: %s: the training state has no mark of it", l.path)
+	case m.Lines > l.lines:
+		return fmt.Errorf("privacy: ledger: %s:%d: lines are missing: it had %d when the training state was saved", l.path, l.lines+1, m.Lines)
+	case l.hashes[m.Lines-1] != m.Hash:
+		return fmt.Errorf("privacy: ledger: %s:%d: not the line that was there when the training state was saved: another run's ledger, or a changed one", l.path, m.Lines)
 	}
 	return nil
 }
 
-// Close closes the file.
-func (l *Ledger) Close() error { return l.f.Close() }
+// Close gives the ledger up. Closing twice is harmless.
+func (l *Ledger) Close() error {
+	if l.f == nil {
+		return nil
+	}
+	f := l.f
+	l.f = nil
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("privacy: ledger: %w", err)
+	}
+	return nil
+}

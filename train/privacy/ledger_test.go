@@ -1,247 +1,234 @@
 package privacy
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("RUNG_TEST_SPENDER"); dir != "" {
-		if err := spender(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
+func open(t *testing.T, out string) *Ledger {
+	t.Helper()
+	l, err := OpenLedger(out)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	return l
 }
 
-const spenderSteps = 60
-
-// spender is a run in small: for each step it writes the ledger, publishes what it draws, and every fourth step saves
-// how far it is. It goes on from there, and dies whenever it is killed.
-func spender(dir string) error {
-	private := filepath.Join(dir, "private")
-	k, err := OpenKey(private)
-	if errors.Is(err, fs.ErrNotExist) {
-		if k, err = NewKey(); err == nil {
-			err = k.Save(private)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	l, err := OpenLedger(private)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	state := filepath.Join(dir, "state")
-	from := 0
-	if b, err := os.ReadFile(state); err == nil {
-		if from, err = strconv.Atoi(string(b)); err != nil {
-			return err
-		}
-	}
-	out, err := os.OpenFile(filepath.Join(dir, "published"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	d := k.Draws("test")
-	for step := from; step < spenderSteps; step++ {
-		if err := l.Spend(Spending{uint64(step), d.ID(), .5, 1, 1}); err != nil {
-			return err
-		}
-		z := make([]float32, 4)
-		d.Noise(uint64(step), z)
-		if _, err := fmt.Fprintf(out, "%d %v %v;\n", step, d.Sample(uint64(step), .5, 10), z); err != nil {
-			return err
-		}
-		if step%4 == 3 {
-			tmp := state + ".tmp"
-			if err := os.WriteFile(tmp, []byte(strconv.Itoa(step+1)), 0o600); err != nil {
-				return err
-			}
-			if err := os.Rename(tmp, state); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+func pay(t *testing.T, l *Ledger, c Charge, fresh bool) {
+	t.Helper()
+	got, err := l.Charge(c)
+	require.NoError(t, err)
+	require.Equal(t, fresh, got, "step %d", c.Step)
+	require.True(t, l.Charged(c))
 }
 
-// Killed at two hundred moments and resumed, no step that was published is missing from the ledger, none is there
-// twice, and none had two different draws.
-func TestKilled(t *testing.T) {
-	self, err := os.Executable()
-	require.NoError(t, err)
-	dir, kills := t.TempDir(), 0
-	check := func(dir string) (steps int) {
-		l, err := OpenLedger(filepath.Join(dir, "private"))
-		require.NoError(t, err)
-		defer l.Close()
-		seen := map[string]string{}
-		b, err := os.ReadFile(filepath.Join(dir, "published"))
-		require.NoError(t, err)
-		for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-			step, draw, _ := strings.Cut(s.Text(), " ")
-			if !strings.HasSuffix(draw, ";") {
-				continue // torn
-			}
-			n, err := strconv.Atoi(step)
-			require.NoError(t, err)
-			require.True(t, l.Spent(uint64(n), l.lines[0].Draws), "step %s was published and not written", step)
-			if before, ok := seen[step]; ok {
-				require.Equal(t, before, draw, "step %s was drawn twice", step)
-			}
-			seen[step] = draw
-		}
-		phases := l.Phases()
-		require.Len(t, phases, 1)
-		require.GreaterOrEqual(t, int(phases[0].Steps), len(seen))
-		require.LessOrEqual(t, int(phases[0].Steps), spenderSteps)
-		return len(seen)
+func TestLedgerCounts(t *testing.T) {
+	out := t.TempDir()
+	k := Insecure(1)
+	l := open(t, out)
+	for s := range int64(5) {
+		pay(t, l, charge(k, s), true)
 	}
-	began := time.Now()
-	for i := 0; kills < 200 && time.Since(began) < 2*time.Minute; i++ {
-		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), "RUNG_TEST_SPENDER="+dir)
-		var said bytes.Buffer
-		cmd.Stderr = &said
-		require.NoError(t, cmd.Start())
-		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
-		select {
-		case err := <-done:
-			require.NoError(t, err, said.String())
-			require.Equal(t, spenderSteps, check(dir))
-			dir = t.TempDir() // a new run
-		case <-time.After(time.Duration(2000+i*97%9000) * time.Microsecond):
-			_ = cmd.Process.Kill()
-			<-done
-			kills++
-			if _, err := os.Stat(filepath.Join(dir, "published")); err == nil {
-				check(dir)
-			}
-		}
-	}
-	require.Equal(t, 200, kills)
-}
-
-// filled is a ledger of n steps and its bytes.
-func filled(t *testing.T, n int) (dir string, text []byte) {
-	dir = filepath.Join(t.TempDir(), "private")
-	l, err := OpenLedger(dir)
-	require.NoError(t, err)
-	for s := range n {
-		require.NoError(t, l.Spend(Spending{uint64(s), "d", .25, 1.5, 1}))
-	}
-	require.NoError(t, l.Close())
-	text, err = os.ReadFile(filepath.Join(dir, ledgerFile))
-	require.NoError(t, err)
-	return dir, text
-}
-
-func TestLedger(t *testing.T) {
-	dir, text := filled(t, 5)
-	l, err := OpenLedger(dir)
-	require.NoError(t, err)
-	require.Equal(t, []Phase{{.25, 1.5, 5}}, l.Phases())
 	mark := l.Mark()
-	require.NoError(t, l.Follows(mark))
-	require.NoError(t, l.Follows(Mark{}))
-	require.NoError(t, l.Spend(Spending{2, "d", .25, 1.5, 1}), "again: the same result")
-	require.Equal(t, mark, l.Mark())
-	require.NoError(t, l.Spend(Spending{2, "e", .25, 1.5, 1}), "by other draws it counts again")
-	require.Equal(t, int64(6), l.Phases()[0].Steps)
-	require.NoError(t, l.Follows(mark))
-	require.ErrorContains(t, l.Spend(Spending{3, "d", .25, 1.2, 1}), "step 3: it was taken with q 0.25, σ 1.5, C 1, and is to be taken with q 0.25, σ 1.2, C 1")
-	require.Error(t, l.Spend(Spending{9, "d", .25, 1.5, 1}), "after an error nothing is written")
+	pay(t, l, charge(k, 5), true)
+	require.Equal(t, []Phase{{.05, 1.1, 6}}, l.Phases())
 	require.NoError(t, l.Close())
 
-	other, _ := filled(t, 7)
-	o, err := OpenLedger(other)
+	// resumed at step 3, with the key: what was charged counts once
+	l = open(t, out)
+	require.NoError(t, l.Verify(mark), "more lines than the state knows are what a kill leaves")
+	for s := int64(3); s < 7; s++ {
+		pay(t, l, charge(k, s), s == 6)
+	}
+	require.Equal(t, []Phase{{.05, 1.1, 7}}, l.Phases())
+	// without the key, or with anything else changed, it counts again
+	pay(t, l, charge(Insecure(2), 6), true)
+	other := charge(k, 6)
+	other.Context = "other data"
+	pay(t, l, other, true)
+	other.Sigma = 1.5
+	pay(t, l, other, true)
+	require.Equal(t, []Phase{{.05, 1.1, 9}, {.05, 1.5, 1}}, l.Phases())
+	require.Len(t, l.Charges(), 10)
+	require.False(t, l.Charged(charge(k, 99)))
+	require.NoError(t, l.Close())
+	_, err := l.Charge(charge(k, 100))
+	require.Error(t, err)
+
+	l = open(t, out)
+	require.Equal(t, []Phase{{.05, 1.1, 9}, {.05, 1.5, 1}}, l.Phases())
+	bad := charge(k, 1)
+	bad.Clip = -1
+	_, err = l.Charge(bad)
+	require.ErrorContains(t, err, "clipping norm -1")
+	pay(t, l, charge(k, 50), true)
+}
+
+func TestLedgerHasOneWriter(t *testing.T) {
+	out := t.TempDir()
+	l := open(t, out)
+	_, err := OpenLedger(out)
+	require.ErrorContains(t, err, "another process has it open")
+	require.NoError(t, l.Close())
+	require.NoError(t, l.Close())
+	require.NoError(t, open(t, out).Close())
+	st, err := os.Stat(filepath.Join(out, Dir, ledgerFile))
 	require.NoError(t, err)
-	require.NoError(t, o.Follows(mark), "the same lines")
-	require.ErrorContains(t, o.Follows(Mark{8, "x"}), "it was cut, or is another run's")
-	require.ErrorContains(t, o.Follows(Mark{5, "x"}), "it was cut, or is another run's")
-	require.NoError(t, o.Close())
-
-	// torn at every byte of the last line: that step was not taken
-	last := bytes.LastIndexByte(text[:len(text)-1], '\n') + 1
-	for cut := last; cut < len(text); cut++ {
-		for _, tail := range []string{"", "\x00\x00\x00"} {
-			path := filepath.Join(dir, ledgerFile)
-			require.NoError(t, os.WriteFile(path, append(append([]byte{}, text[:cut]...), tail...), 0o600))
-			l, err := OpenLedger(dir)
-			require.NoError(t, err)
-			require.Equal(t, int64(4), l.Phases()[0].Steps)
-			require.NoError(t, l.Spend(Spending{4, "d", .25, 1.5, 1}))
-			require.NoError(t, l.Close())
-			got, err := os.ReadFile(path)
-			require.NoError(t, err)
-			require.Equal(t, text, got)
-		}
-	}
+	require.EqualValues(t, 0o600, st.Mode().Perm())
+	require.NoError(t, os.Chmod(filepath.Join(out, Dir), 0o755))
+	_, err = OpenLedger(out)
+	require.ErrorContains(t, err, "mode 0755")
 }
 
-// Lines that were changed, taken out, put in or moved are found, with their number.
-func TestTampered(t *testing.T) {
-	dir, text := filled(t, 6)
-	lines := bytes.SplitAfter(text, []byte("\n"))[:6]
-	join := func(l ...[]byte) []byte { return bytes.Join(l, nil) }
+// ledgerOf makes a ledger of n steps and returns its path.
+func ledgerOf(t *testing.T, n int64) (out, path string, mark Mark) {
+	out = t.TempDir()
+	l := open(t, out)
+	for s := range n {
+		pay(t, l, charge(Insecure(1), s), true)
+	}
+	mark = l.Mark()
+	require.NoError(t, l.Close())
+	return out, filepath.Join(out, Dir, ledgerFile), mark
+}
+
+func TestLedgerThatWasChanged(t *testing.T) {
 	for name, c := range map[string]struct {
-		text []byte
-		want string
+		change func(lines [][]byte) [][]byte
+		want   string
 	}{
-		"σ":          {bytes.Replace(text, []byte(`"sigma":1.5`), []byte(`"sigma":2.5`), 1), "line 2: does not follow"},
-		"taken out":  {join(lines[0], lines[1], lines[3], lines[4], lines[5]), "line 3: does not follow"},
-		"first gone": {join(lines[1:]...), "line 1: does not follow"},
-		"twice":      {join(lines[0], lines[0], lines[1]), "line 2: does not follow"},
-		"moved":      {join(lines[0], lines[2], lines[1]), "line 2: does not follow"},
-		"no JSON":    {join(lines[0], []byte("x\n"), lines[1]), "line 2: no line of a ledger"},
-		"more":       {join(lines[0][:len(lines[0])-1], []byte("{}\n")), "line 1: no line of a ledger"},
-		"unknown":    {[]byte(`{"step":0,"draws":"d","q":0.5,"sigma":1,"clip":1,"prev":"","x":1}` + "\n"), "line 1: no line of a ledger"},
-		"no step":    {[]byte(`{"step":0,"draws":"d","q":2,"sigma":1,"clip":1,"prev":""}` + "\n"), "line 1: q 2, σ 1, C 1: no step"},
-		"no draws":   {[]byte(`{"step":0,"draws":"","q":0.5,"sigma":1,"clip":1,"prev":""}` + "\n"), "no step"},
-		"long":       {append(bytes.Repeat([]byte(" "), maxLine+1), '\n'), "line 1: too long"},
+		"a number":        {func(l [][]byte) [][]byte { l[4] = bytes.Replace(l[4], []byte("1.1"), []byte("9.9"), 1); return l }, ":6: does not follow"},
+		"the last number": {func(l [][]byte) [][]byte { l[8] = bytes.Replace(l[8], []byte("1.1"), []byte("9.9"), 1); return l }, ":9: not the line that was there"},
+		"taken out":       {func(l [][]byte) [][]byte { return append(l[:4], l[5:]...) }, ":5: does not follow"},
+		"the first":       {func(l [][]byte) [][]byte { return l[1:] }, ":1: not the first line"},
+		"twice":           {func(l [][]byte) [][]byte { return append(l[:5], l[4:]...) }, ":6: does not follow"},
+		"swapped":         {func(l [][]byte) [][]byte { l[3], l[4] = l[4], l[3]; return l }, ":4: does not follow"},
+		"cut off":         {func(l [][]byte) [][]byte { return l[:6] }, ":7: lines are missing: it had 9"},
+		"all cut off":     {func([][]byte) [][]byte { return nil }, ":2: lines are missing: it had 9"},
+		"torn within":     {func(l [][]byte) [][]byte { l[4] = l[4][:30]; return l }, ":5: no line of a ledger"},
+		"a space":         {func(l [][]byte) [][]byte { l[4] = append(l[4], ' '); return l }, ":5: not as it was written"},
+		"an empty line":   {func(l [][]byte) [][]byte { l[4] = nil; return l }, ":5: no line of a ledger"},
+		"a field":         {func(l [][]byte) [][]byte { l[4] = append([]byte(`{"x":1,`), l[4][1:]...); return l }, ":5: no line of a ledger"},
+		"null":            {func(l [][]byte) [][]byte { l[4] = []byte("null"); return l }, ":5: not as it was written"},
+		"a version":       {func(l [][]byte) [][]byte { l[0] = []byte(`{"ledger":2,"run":"x"}`); return l }, ":1: not the first line"},
+		"very long":       {func(l [][]byte) [][]byte { l[4] = bytes.Repeat([]byte("x"), 3000); return l }, ":5: a line of more than 2048 bytes"},
 	} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, ledgerFile), c.text, 0o600))
-		_, err := OpenLedger(dir)
-		require.ErrorContains(t, err, c.want, name)
-		after, err := os.ReadFile(filepath.Join(dir, ledgerFile))
-		require.NoError(t, err)
-		require.Equal(t, c.text, after, "what is refused is left as it is")
+		t.Run(name, func(t *testing.T) {
+			out, path, mark := ledgerOf(t, 8)
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			lines := bytes.Split(bytes.TrimSuffix(b, []byte("\n")), []byte("\n"))
+			require.Len(t, lines, 9)
+			changed := c.change(lines)
+			b = bytes.Join(changed, []byte("\n"))
+			if len(changed) > 0 {
+				b = append(b, '\n')
+			}
+			require.NoError(t, os.WriteFile(path, b, 0o600))
+			l, err := OpenLedger(out)
+			if err == nil {
+				defer l.Close()
+				err = l.Verify(mark)
+			}
+			require.ErrorContains(t, err, c.want)
+			require.NotContains(t, err.Error(), "\n")
+		})
 	}
-	require.NoError(t, os.Chmod(filepath.Join(dir, ledgerFile), 0o644))
-	_, err := OpenLedger(dir)
-	require.ErrorContains(t, err, "others may use it")
 }
+
+func TestLedgerOfAnotherRun(t *testing.T) {
+	_, _, mark := ledgerOf(t, 3)
+	out, _, own := ledgerOf(t, 3)
+	l := open(t, out)
+	require.ErrorContains(t, l.Verify(mark), "another run's ledger")
+	require.NoError(t, l.Verify(own))
+	require.ErrorContains(t, l.Verify(Mark{}), "no mark")
+	require.ErrorContains(t, l.Verify(Mark{-1, "x"}), "no mark")
+}
+
+// Wherever the last line is torn, the ledger opens, goes on, and counts every line that was whole.
+func TestLedgerThatWasTorn(t *testing.T) {
+	out, path, _ := ledgerOf(t, 2)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for n := range len(whole) + 1 {
+		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
+		l, err := OpenLedger(out)
+		require.NoError(t, err, "%d bytes", n)
+		steps := int64(len(l.Charges()))
+		ended := int64(max(0, bytes.Count(whole[:n], []byte("\n"))-1))
+		require.GreaterOrEqual(t, steps, ended, "%d bytes: under-counted", n)
+		require.LessOrEqual(t, steps, ended+1, "%d bytes", n)
+		pay(t, l, charge(Insecure(1), 77), true)
+		require.NoError(t, l.Close())
+		l, err = OpenLedger(out)
+		require.NoError(t, err, "%d bytes", n)
+		require.Len(t, l.Charges(), int(steps)+1)
+		require.NoError(t, l.Close())
+	}
+	// what a crash may leave after the end: zeros
+	require.NoError(t, os.WriteFile(path, append(bytes.Clone(whole), make([]byte, 500)...), 0o600))
+	l := open(t, out)
+	require.Len(t, l.Charges(), 2)
+}
+
+// A write that fails charges nothing, and nothing can follow it.
+func TestLedgerOnAFullDisk(t *testing.T) {
+	for _, sync := range []bool{false, true} {
+		out, _, _ := ledgerOf(t, 3)
+		l := open(t, out)
+		l.f = &failing{file: l.f, sync: sync}
+		_, err := l.Charge(charge(Insecure(1), 10))
+		require.ErrorContains(t, err, "step 10 is not charged: no space")
+		require.False(t, l.Charged(charge(Insecure(1), 10)))
+		_, err = l.Charge(charge(Insecure(1), 11))
+		require.ErrorContains(t, err, "step 10 is not charged")
+	}
+}
+
+type failing struct {
+	file
+	sync bool
+}
+
+func (f *failing) Write(b []byte) (int, error) {
+	if f.sync {
+		return f.file.Write(b)
+	}
+	n, _ := f.file.Write(b[:len(b)/2])
+	return n, fmt.Errorf("no space")
+}
+
+func (f *failing) Sync() error { return fmt.Errorf("no space") }
 
 func FuzzLedger(f *testing.F) {
-	f.Add([]byte(`{"step":0,"draws":"d","q":0.5,"sigma":1,"clip":1,"prev":""}` + "\n"))
-	f.Add([]byte("{}\n\n"))
+	first := `{"ledger":1,"run":"00"}`
+	f.Add([]byte(first + "\n"))
+	f.Add([]byte(first + "\n" + `{"previous":"00","step":1,"q":0.1,"sigma":1,"clip":1,"key":"k","domain":"d","context":""}` + "\n"))
+	f.Add([]byte("null\n{}\n\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l := &Ledger{spent: map[drawn]int{}}
-		end, err := l.read(b)
+		l, end, err := readLedger("ledger", bytes.NewReader(b))
 		if err != nil {
+			if !strings.HasPrefix(err.Error(), "ledger:") || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("%q names no line", err)
+			}
 			return
 		}
-		if end > len(b) || end < len(b) && bytes.IndexByte(b[end:], '\n') >= 0 || bytes.Count(b[:end], []byte("\n")) != len(l.lines) {
-			t.Fatalf("%d of %d bytes, %d lines", end, len(b), len(l.lines))
+		if end.bytes > int64(len(b)) || end.torn && end.unended {
+			t.Fatalf("%+v of %d bytes", end, len(b))
+		}
+		// what is read is what would be written
+		again, more, err := readLedger("ledger", bytes.NewReader(b[:end.bytes]))
+		if err != nil || again.Mark() != l.Mark() || more.torn {
+			t.Fatalf("%v %+v", err, more)
+		}
+		if _, err := Epsilon(spent(l.Phases())[:min(1, len(spent(l.Phases())))], 1e-5); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

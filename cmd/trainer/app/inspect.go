@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -192,11 +193,14 @@ func (in *inspection) card() error {
 		return err
 	}
 	if len(c.Privacy) > 0 {
-		claim, err := privacy.ParseClaim(c.Privacy)
-		if err != nil {
+		var claim privacy.Claim
+		if err := json.Unmarshal(c.Privacy, &claim); err != nil {
 			return err
 		}
-		in.add("privacy", "%s", claim)
+		if err := claim.Verify(); err != nil {
+			return err
+		}
+		in.add("privacy", "%s", &claim)
 	}
 	says := c.Architecture
 	switch c.Architecture {

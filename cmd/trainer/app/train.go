@@ -14,6 +14,7 @@ import (
 	"rung/data"
 	"rung/nn/arch"
 	"rung/train"
+	"rung/train/privacy"
 	"rung/train/report"
 )
 
@@ -191,7 +192,7 @@ func (j *job) setup(r *train.Run) {
 		j.note("adapter: %s", j.about)
 	}
 	if c := r.Claim(); c != nil {
-		j.note("privacy: ε %.4g at δ %.3g for %s, σ %.4g, q %.4g, %s steps", c.Epsilon, c.Delta, c.Unit, c.Phases[0].Sigma, c.Phases[0].Q, grouped(r.Total()))
+		j.note("privacy: ε %s at δ %.3g for %s, σ %.4g, q %.4g, %s steps", privacy.Up(*c.Epsilon), c.Delta, c.Unit, c.Phases[0].Sigma, c.Phases[0].Q, grouped(r.Total()))
 	}
 	for _, w := range r.Warnings() {
 		j.note("warning: %s", w)
