@@ -76,6 +76,7 @@ func Builtin() Registry {
 			"list":       listCommand,
 			"merge":      mergeCommand,
 			"metrics":    metricsCommand,
+			"privacy":    privacyCommand,
 			"quickstart": quickstartCommand,
 			"rerank":     rerankCommand,
 			"score":      scoreCommand,
