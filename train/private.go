@@ -48,7 +48,7 @@ func (r *Run) openPrivate() error {
 	}
 	v.q = v.mean / float64(v.units)
 	if r.cfg.Steps == 0 { // epochs are of as many draws as there are units
-		r.cfg.Steps = int(math.Round(float64(r.cfg.Epochs) / v.q))
+		r.cfg.Steps = int(math.Ceil(float64(r.cfg.Epochs)/v.q - 1e-9))
 	}
 	r.private, r.sample = v, poisson{v}
 	if err := v.noise(&r.cfg); err != nil {
