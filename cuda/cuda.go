@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"gorgonia.org/cu"
@@ -47,9 +48,24 @@ func ParsePrecision(name string) (Precision, error) {
 	return 0, fmt.Errorf("cuda: precision %q: want fp32, tf32 or bf16", name)
 }
 
-// Variable is the environment variable that, set to "sync", has every kernel waited for, so that an
-// error names the kernel and operator where it happened.
+// Variable is the environment variable with what is asked of devices, joined by commas: "sync" has every kernel waited for,
+// so that an error names the kernel and operator where it happened; "cublaslt" has plain products computed by cuBLASLt.
 const Variable = "RUNG_CUDA"
+
+// settings reads the environment.
+func settings() (wait, library bool, err error) {
+	for _, word := range strings.FieldsFunc(os.Getenv(Variable), func(r rune) bool { return r == ',' || r == ' ' }) {
+		switch word {
+		case "sync":
+			wait = true
+		case "cublaslt":
+			library = true
+		default:
+			return false, false, fmt.Errorf("%s: %q: want sync or cublaslt", Variable, word)
+		}
+	}
+	return wait, library, nil
+}
 
 // least is the compute capability that the kernels need.
 const least = 80
@@ -135,6 +151,7 @@ type Backend struct {
 	precision Precision
 	device    device
 	sync      bool
+	products  *products // nil: products run on our own kernels
 
 	mu      sync.Mutex // guards what follows
 	watch   backend.Watch
@@ -159,7 +176,11 @@ func Open(ordinal int, p Precision) (*Backend, error) {
 		return nil, err
 	}
 	b := newBackend(all[ordinal], p)
-	b.sync = os.Getenv(Variable) == "sync"
+	wait, library, err := settings()
+	if err != nil {
+		return nil, fmt.Errorf("cuda: %w", err)
+	}
+	b.sync = wait
 	d, err := driver.Open(ordinal)
 	if err != nil {
 		return nil, fmt.Errorf("cuda: device %d: %w", ordinal, err)
@@ -168,6 +189,12 @@ func Open(ordinal int, p Precision) (*Backend, error) {
 	if b.ring.b, err = b.device.Pin(ringBytes); err != nil {
 		return nil, errors.Join(fmt.Errorf("cuda: device %d: %w", ordinal, err), b.device.Close())
 	}
+	if library {
+		if err := b.openProducts(d); err != nil {
+			_ = b.Close() // the reason is what counts
+			return nil, fmt.Errorf("cuda: %s: %w", Variable, err)
+		}
+	}
 	return b, nil
 }
 
@@ -175,8 +202,14 @@ func newBackend(i Info, p Precision) *Backend {
 	return &Backend{info: i, precision: p, modules: map[string]driver.Module{}, kernels: map[string]driver.Kernel{}}
 }
 
-// Name is the device and the precision, such as "cuda:0/tf32".
-func (b *Backend) Name() string { return fmt.Sprintf("cuda:%d/%v", b.info.Ordinal, b.precision) }
+// Name is what results depend on: the device and the precision, such as "cuda:0/tf32", and cuBLASLt's version where that is used.
+func (b *Backend) Name() string {
+	name := fmt.Sprintf("cuda:%d/%v", b.info.Ordinal, b.precision)
+	if b.products != nil {
+		name += "+cublaslt-" + b.products.library.Number()
+	}
+	return name
+}
 
 // Info is what the device is.
 func (b *Backend) Info() Info { return b.info }
@@ -203,7 +236,7 @@ func (b *Backend) Available() (int64, error) {
 
 // Close lets go of the device. Memory and programs must be closed before.
 func (b *Backend) Close() error {
-	return errors.Join(b.device.Wait(), b.device.Unpin(b.ring.b), b.device.Close())
+	return errors.Join(b.device.Wait(), b.products.close(), b.device.Unpin(b.ring.b), b.device.Close())
 }
 
 // source is the file that a kernel is in.

@@ -29,9 +29,10 @@ type device interface {
 
 // A list is launches that a device has accepted: see driver.List.
 type list interface {
-	Run(wait bool) (failed int, err error)
-	Time(ms []float32) (failed int, err error)
-	Replay() (failed int, err error)
+	Run(c driver.Counts, wait bool) (failed int, err error)
+	Time(c driver.Counts, ms []float32) (failed int, err error)
+	Replay(c driver.Counts) (failed int, err error)
+	Skipped(i int) bool
 	Close() error
 }
 
@@ -79,6 +80,9 @@ func (x *exec) tell(s *backend.Scalars, timed bool) {
 		return
 	}
 	for i := range x.launches {
+		if x.list.Skipped(i) {
+			continue
+		}
 		d := time.Duration(0)
 		if timed && !recorded {
 			d = time.Duration(float64(x.ms[i]) * 1e6)
@@ -145,9 +149,10 @@ func (p *paper) Kernel(driver.Module, string, int) (driver.Kernel, error) {
 // unrun is launches that nobody runs.
 type unrun struct{}
 
-func (unrun) Run(bool) (int, error)       { return -1, nil }
-func (unrun) Time([]float32) (int, error) { return -1, nil }
-func (unrun) Replay() (int, error)        { return -1, nil }
-func (unrun) Close() error                { return nil }
+func (unrun) Run(driver.Counts, bool) (int, error)       { return -1, nil }
+func (unrun) Time(driver.Counts, []float32) (int, error) { return -1, nil }
+func (unrun) Replay(driver.Counts) (int, error)          { return -1, nil }
+func (unrun) Skipped(int) bool                           { return false }
+func (unrun) Close() error                               { return nil }
 
 var _ backend.Watcher = (*Backend)(nil)
