@@ -192,7 +192,7 @@ func Open(ordinal int, p Precision) (*Backend, error) {
 	if library {
 		if err := b.openProducts(d); err != nil {
 			_ = b.Close() // the reason is what counts
-			return nil, fmt.Errorf("cuda: %s: %w", Variable, err)
+			return nil, fmt.Errorf("cuda: %s=cublaslt: %w", Variable, err)
 		}
 	}
 	return b, nil

@@ -3,6 +3,7 @@
 package cuda_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"rung/cuda"
 	"rung/cuda/emu"
 	"rung/nn/backend"
+	"rung/nn/backend/cpu"
 	"rung/nn/backend/host"
 	"rung/nn/nntest"
 )
@@ -130,5 +132,71 @@ func TestLibraryRowsAlone(t *testing.T) {
 			want = got
 		}
 		require.Equal(t, host.Bytes(want), host.Bytes(got), "%d of %d rows", shape[1], shape[0])
+	}
+}
+
+// Training steps with the library's products, full and through LoRA, are the CPU's; a second run gives the same bits.
+func TestLibrarySteps(t *testing.T) {
+	own, err := cpu.New()
+	require.NoError(t, err)
+	for name, targets := range map[string][]string{"full": nil, "lora": {"query", "value"}} {
+		t.Run(name, func(t *testing.T) {
+			be := withLibrary(t, cuda.FP32)
+			model := func() numbered { return sized(t, 64, 96, targets...) }
+			want, weights := steps(t, own, model(), "sgd")
+			got, w := steps(t, be, model(), "sgd")
+			require.Positive(t, emu.Calls()["cublasLtMatmul"])
+			t.Logf("%d products by the library of %d kernels", emu.Calls()["cublasLtMatmul"], emu.Kernels())
+			alike(t, "sgd", want, got, weights, w)
+			again, w2 := steps(t, be, model(), "sgd")
+			require.Equal(t, got, again)
+			for path, v := range w {
+				require.Equal(t, host.Bytes(v), host.Bytes(w2[path]), path)
+			}
+		})
+	}
+	for p, tol := range map[cuda.Precision]float64{cuda.TF32: .01, cuda.BF16: .05} {
+		t.Run(p.String(), func(t *testing.T) {
+			want, _ := steps(t, own, sized(t, 64, 96), "sgd")
+			got, _ := steps(t, withLibrary(t, p), sized(t, 64, 96), "sgd")
+			for i := range want {
+				require.InEpsilon(t, want[i].Loss, got[i].Loss, tol, "loss of step %d", i)
+				require.NotEqual(t, want[i].Loss, got[i].Loss)
+			}
+		})
+	}
+}
+
+// A program is launched one by one until the same rows come twice in a row; then a graph serves as long as they do, with the
+// same results.
+func TestLibraryGraph(t *testing.T) {
+	be := withLibrary(t, cuda.FP32)
+	p := libraryProblems(80, 0)["nt pre"]
+	c, bind, arena := p.bind(t, be)
+	x, err := be.Encode([]backend.Call{c}, bind)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, x.Close()) }()
+	want := map[int][]byte{}
+	for i, step := range []struct{ rows, products, graphs int }{
+		{70, 1, 0}, {70, 1, 1}, {70, 0, 1}, {33, 1, 0}, {70, 0, 1}, {33, 1, 0}, {33, 1, 1}, {33, 0, 1}, {0, 0, 0}, {33, 0, 1}, {70, 1, 0},
+	} {
+		for k := range c.Out {
+			fill := make([]float32, 80*96)
+			require.NoError(t, arena.WriteAt(host.Bytes(fill), int64(4*c.Out[k].Off)))
+		}
+		before := emu.Calls()
+		require.NoError(t, x.Launch(context.Background(), &backend.Scalars{Count: [backend.NumAxes]int{backend.Tok: step.rows}}))
+		after := emu.Calls()
+		require.Equal(t, step.products, after["cublasLtMatmul"]-before["cublasLtMatmul"], "products of launch %d", i)
+		require.Equal(t, step.graphs, after["cuGraphLaunch"]-before["cuGraphLaunch"], "graphs of launch %d", i)
+		got := make([]float32, 80*96)
+		require.NoError(t, arena.ReadAt(host.Bytes(got), int64(4*c.Out[1].Off)))
+		if want[step.rows] == nil {
+			want[step.rows] = host.Bytes(got)
+		}
+		require.Equal(t, want[step.rows], host.Bytes(got), "launch %d", i)
+		for j, v := range got {
+			require.Equal(t, j < step.rows*96, v != 0, "element %d of launch %d", j, i)
+		}
 	}
 }

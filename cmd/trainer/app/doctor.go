@@ -94,6 +94,7 @@ func examine() []finding {
 		fused(),
 		{name: "blas", says: "none needed"},
 		{name: "cuda", says: cudaStatus()},
+		cublasLt(),
 		hubCache(),
 		tempDir(),
 	}
@@ -179,6 +180,12 @@ func kernels() finding {
 		return finding{name: "kernels", bad: err}
 	}
 	return finding{name: "kernels", says: be.Name()}
+}
+
+// cublasLt is what multiplies on GPUs besides our own kernels.
+func cublasLt() finding {
+	says, err := device.CublasLt()
+	return finding{"cublaslt", oneLine(says), err}
 }
 
 // fused checks that a fused multiply-add rounds once: emulators and odd hypervisors have got it wrong.
