@@ -6,7 +6,8 @@
 //
 // A program's calls become kernel launches when it is encoded, and one CUDA graph at its first launch. How
 // many rows are real, seed, step and learning rates are read from device memory, so that the same graph
-// serves every launch. Nothing waits for the device but Memory.ReadAt. Results are the same bits
+// serves every launch. Nothing waits for the device but reading
+// what it has computed, and writing to it once the pinned memory between has gone round. Results are the same bits
 // whenever the same program runs on the same kind of device with the same precision.
 package cuda
 
@@ -158,6 +159,7 @@ type Backend struct {
 	modules map[string]driver.Module
 	kernels map[string]driver.Kernel
 	ring    ring
+	reads   readback
 }
 
 // Open returns the backend on a device, whose primary context it keeps until Close.
@@ -186,9 +188,10 @@ func Open(ordinal int, p Precision) (*Backend, error) {
 		return nil, fmt.Errorf("cuda: device %d: %w", ordinal, err)
 	}
 	b.device = card{d}
-	if b.ring.b, err = b.device.Pin(ringBytes); err != nil {
+	if b.ring.b, err = b.device.Pin(ringBytes + readsBytes); err != nil {
 		return nil, errors.Join(fmt.Errorf("cuda: device %d: %w", ordinal, err), b.device.Close())
 	}
+	b.split()
 	if library {
 		if err := b.openProducts(d); err != nil {
 			_ = b.Close() // the reason is what counts
@@ -197,6 +200,9 @@ func Open(ordinal int, p Precision) (*Backend, error) {
 	}
 	return b, nil
 }
+
+// split divides the pinned memory between what goes to the device and what comes from it.
+func (b *Backend) split() { b.ring.b, b.reads.b = b.ring.b[:ringBytes], b.ring.b[ringBytes:] }
 
 func newBackend(i Info, p Precision) *Backend {
 	return &Backend{info: i, precision: p, modules: map[string]driver.Module{}, kernels: map[string]driver.Kernel{}}

@@ -19,6 +19,7 @@ type device interface {
 	Unpin(b []byte) error
 	Write(to driver.Address, from []byte) error
 	Read(to []byte, from driver.Address) error
+	Fetch(to []byte, from driver.Address) error
 	Clear(to driver.Address, n int64) error
 	Wait() error
 	Load(ptx string) (driver.Module, error)
@@ -47,7 +48,8 @@ func (c card) List(launches []driver.Launch) (list, error) { return c.NewList(la
 func Record(i Info, p Precision) *Backend {
 	b := newBackend(i, p)
 	b.device = &paper{memory: i.Memory, next: 1 << 20, sizes: map[driver.Address]int64{}, cleared: b.cleared}
-	b.ring.b = make([]byte, ringBytes)
+	b.ring.b = make([]byte, ringBytes+readsBytes)
+	b.split()
 	return b
 }
 
@@ -137,6 +139,7 @@ func (p *paper) Pin(n int) ([]byte, error)          { return make([]byte, n), ni
 func (p *paper) Unpin([]byte) error                 { return nil }
 func (p *paper) Write(driver.Address, []byte) error { return nil }
 func (p *paper) Read([]byte, driver.Address) error  { return nil }
+func (p *paper) Fetch([]byte, driver.Address) error { return nil }
 func (p *paper) Wait() error                        { return nil }
 func (p *paper) Close() error                       { return nil }
 func (p *paper) Load(string) (driver.Module, error) { return driver.Module{}, nil }

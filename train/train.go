@@ -258,6 +258,7 @@ func (r *Run) step(units []int) (Step, error) {
 	scalars.Seed, scalars.Step, scalars.Clip = r.cfg.Seed, uint64(r.pos.Step), r.cfg.Clip
 	scalars.LR = r.cfg.rates(r.pos.Step, r.total)
 	s.LR = scalars.LR[0]
+	var losses []func() (float32, error) // of each micro-batch: read when all are under way
 	for i, micro := range r.train.Split(units, r.plan.budget) {
 		n, err := arch.Feed(r.run, r.plan.dims, r.train, micro, &scalars)
 		if err != nil {
@@ -277,11 +278,18 @@ func (r *Run) step(units []int) (Step, error) {
 		if err := r.run.Do(r.ctx, &scalars, i > 0); err != nil {
 			return fail(err)
 		}
-		l, err := graph.Output[float32](r.run, nn.OutLoss, 1, nil)
+		loss, err := graph.ScalarLater[float32](r.run, nn.OutLoss)
 		if err != nil {
 			return fail(err)
 		}
-		s.Loss += float64(l[0])
+		losses = append(losses, loss)
+	}
+	for _, loss := range losses { // before the update, which one that is not finite forbids
+		l, err := loss()
+		if err != nil {
+			return fail(err)
+		}
+		s.Loss += float64(l)
 	}
 	if math.IsNaN(s.Loss) || math.IsInf(s.Loss, 0) {
 		return fail(fmt.Errorf("loss is %w", ErrNotFinite))

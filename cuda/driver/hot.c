@@ -89,6 +89,12 @@ struct gpu_result gpu_write(CUcontext context, CUstream stream, CUdeviceptr to, 
 	DONE;
 }
 
+struct gpu_result gpu_fetch(CUcontext context, CUstream stream, void *to, CUdeviceptr from, size_t n) {
+	TRY(cuCtxSetCurrent, (context));
+	TRY(cuMemcpyDtoHAsync_v2, (to, from, n, stream));
+	DONE;
+}
+
 struct gpu_result gpu_read(CUcontext context, CUstream stream, void *to, CUdeviceptr from, size_t n) {
 	TRY(cuCtxSetCurrent, (context));
 	TRY(cuMemcpyDtoHAsync_v2, (to, from, n, stream));

@@ -146,6 +146,14 @@ func (d *Device) Read(to []byte, from Address) error {
 	return result(C.gpu_read(d.context, d.stream, unsafe.Pointer(unsafe.SliceData(to)), C.CUdeviceptr(from), C.size_t(len(to))))
 }
 
+// Fetch copies from the device to pinned memory, after everything that was launched. It does not wait.
+func (d *Device) Fetch(to []byte, from Address) error {
+	if len(to) == 0 {
+		return nil
+	}
+	return result(C.gpu_fetch(d.context, d.stream, unsafe.Pointer(unsafe.SliceData(to)), C.CUdeviceptr(from), C.size_t(len(to))))
+}
+
 // Clear sets n bytes to 0.
 func (d *Device) Clear(to Address, n int64) error {
 	if n == 0 {

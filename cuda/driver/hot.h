@@ -48,6 +48,7 @@ struct gpu_result gpu_pin(CUcontext context, size_t n, void **memory);
 struct gpu_result gpu_unpin(CUcontext context, void *memory);
 struct gpu_result gpu_write(CUcontext context, CUstream stream, CUdeviceptr to, const void *from, size_t n);
 struct gpu_result gpu_read(CUcontext context, CUstream stream, void *to, CUdeviceptr from, size_t n);
+struct gpu_result gpu_fetch(CUcontext context, CUstream stream, void *to, CUdeviceptr from, size_t n);
 struct gpu_result gpu_clear(CUcontext context, CUstream stream, CUdeviceptr to, size_t n);
 struct gpu_result gpu_wait(CUcontext context, CUstream stream);
 
