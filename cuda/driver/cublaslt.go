@@ -99,11 +99,16 @@ func (p *Product) plan() (*C.struct_gpu_product, error) {
 	c.axis, c.beta = C.int(p.Axis), C.float(truth(p.Add))
 	c.compute, c.algo = C.cublasComputeType_t(p.Compute), p.Algorithm.a
 	if err := result(C.gpu_lt_plan(c)); err != nil {
-		C.gpu_lt_unplan(c)
-		C.free(unsafe.Pointer(c))
+		unplan(c)
 		return nil, err
 	}
 	return c, nil
+}
+
+// unplan frees what plan made.
+func unplan(c *C.struct_gpu_product) {
+	C.gpu_lt_unplan(c)
+	C.free(unsafe.Pointer(c))
 }
 
 func truth(b bool) C.int {
@@ -132,10 +137,7 @@ func (d *Device) Choose(p *Product, rows int, others ...int) (Algorithm, bool, e
 	if err != nil {
 		return Algorithm{}, false, err
 	}
-	defer func() {
-		C.gpu_lt_unplan(c)
-		C.free(unsafe.Pointer(c))
-	}()
+	defer unplan(c)
 	schemes := C.uint32_t(C.CUBLASLT_REDUCTION_SCHEME_NONE)
 	if p.ByK {
 		schemes = C.CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE

@@ -201,8 +201,7 @@ func (l *List) free() {
 	if l.l.launches != nil {
 		for i := range int(l.l.n) {
 			if p := l.at(i).product; p != nil {
-				C.gpu_lt_unplan(p)
-				C.free(unsafe.Pointer(p))
+				unplan(p)
 			}
 		}
 	}
