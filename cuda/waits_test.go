@@ -26,8 +26,8 @@ func TestWaitsOfAStep(t *testing.T) {
 			be, err := cuda.Open(0, cuda.FP32)
 			require.NoError(t, err)
 			c := train.Defaults()
-			c.Backend, c.Epochs, c.Batch, c.LR, c.MicroTokens = be, 1, 4, 1e-3, 88
-			run, err := train.Start(context.Background(), sized(t, 64, 96), loss.BCE{}, train.Data{Train: queries(8)}, c)
+			c.Backend, c.Epochs, c.Batch, c.LR, c.MicroTokens = be, 1, 6, 1e-3, 88
+			run, err := train.Start(context.Background(), sized(t, 64, 96), loss.BCE{}, train.Data{Train: queries(12)}, c)
 			require.NoError(t, err)
 			n, launched := 0, emu.Calls()
 			for range run.Steps() {
