@@ -249,7 +249,13 @@ func (r *Run) done() bool {
 func (r *Run) step(units []int) (Step, error) {
 	began := time.Now()
 	s := Step{N: r.pos.Step + 1, Total: r.total, Epoch: r.pos.Epoch}
-	fail := func(err error) (Step, error) { return s, fmt.Errorf("train: step %d: %w", s.N, err) }
+	var losses []func() (float32, error) // of each micro-batch: read when all are under way
+	fail := func(err error) (Step, error) {
+		for _, loss := range losses {
+			_, _ = loss() // what has been asked for has memory until it is read
+		}
+		return s, fmt.Errorf("train: step %d: %w", s.N, err)
+	}
 	terms := 0
 	for _, u := range units {
 		terms += r.obj.Terms(r.train.Units[u].Labels)
@@ -258,7 +264,6 @@ func (r *Run) step(units []int) (Step, error) {
 	scalars.Seed, scalars.Step, scalars.Clip = r.cfg.Seed, uint64(r.pos.Step), r.cfg.Clip
 	scalars.LR = r.cfg.rates(r.pos.Step, r.total)
 	s.LR = scalars.LR[0]
-	var losses []func() (float32, error) // of each micro-batch: read when all are under way
 	for i, micro := range r.train.Split(units, r.plan.budget) {
 		n, err := arch.Feed(r.run, r.plan.dims, r.train, micro, &scalars)
 		if err != nil {
@@ -284,8 +289,9 @@ func (r *Run) step(units []int) (Step, error) {
 		}
 		losses = append(losses, loss)
 	}
-	for _, loss := range losses { // before the update, which one that is not finite forbids
-		l, err := loss()
+	for len(losses) > 0 { // before the update, which one that is not finite forbids
+		l, err := losses[0]()
+		losses = losses[1:]
 		if err != nil {
 			return fail(err)
 		}
