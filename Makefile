@@ -85,12 +85,20 @@ env:
 	@echo 'export CGO_LDFLAGS="$(GPU_LDFLAGS)"'
 	@echo 'export GOFLAGS="$(strip $(shell go env GOFLAGS) -tags=$(subst $(empty) $(empty),$(comma),$(strip $(TAGS))))"'
 
-# Our declarations against a real header, from the package that carries it
-abi:
+# Our declarations against real headers, from the packages that carry them: cuBLASLt's of CUDA 11.8, the oldest that is
+# used. Its package is 400 MB of library, so that the header is kept.
+abi: bin/abi-cublaslt/nvidia/cublas/include/cublasLt.h
 	rm -rf bin/abi && mkdir -p bin/abi
 	python3 -m pip download -q --no-deps -d bin/abi nvidia-cuda-runtime-cu12==12.9.79
 	python3 -m zipfile -e bin/abi/*.whl bin/abi
 	cuda/abi/check.py bin/abi/nvidia/cuda_runtime/include
+	cuda/abi/check.py --cublaslt $(addprefix bin/abi-cublaslt/nvidia/,cublas/include cuda_runtime/include cuda_nvcc/include)
+
+bin/abi-cublaslt/nvidia/cublas/include/cublasLt.h:
+	rm -rf bin/abi-cublaslt && mkdir -p bin/abi-cublaslt
+	python3 -m pip download -q --no-deps -d bin/abi-cublaslt nvidia-cublas-cu11==11.11.3.6 nvidia-cuda-runtime-cu11==11.8.89 nvidia-cuda-nvcc-cu11==11.8.89
+	cd bin/abi-cublaslt && for f in *.whl; do python3 -m zipfile -e "$$f" .; done && rm -rf *.whl nvidia/*/lib nvidia/*/bin
+	touch $@
 
 # The kernels' PTX from their sources, by the pinned compilers, which need no GPU; ptx-check compares only
 PTX_PYTHON := bin/ptx/bin/python

@@ -6,7 +6,8 @@
 //
 // A program's calls become kernel launches when it is encoded, and one CUDA graph at its first launch. How
 // many rows are real, seed, step and learning rates are read from device memory, so that the same graph
-// serves every launch. Nothing waits for the device but Memory.ReadAt. Results are the same bits
+// serves every launch. Nothing waits for the device but reading
+// what it has computed, and writing to it once the pinned memory between has gone round. Results are the same bits
 // whenever the same program runs on the same kind of device with the same precision.
 package cuda
 
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"gorgonia.org/cu"
@@ -47,9 +49,24 @@ func ParsePrecision(name string) (Precision, error) {
 	return 0, fmt.Errorf("cuda: precision %q: want fp32, tf32 or bf16", name)
 }
 
-// Variable is the environment variable that, set to "sync", has every kernel waited for, so that an
-// error names the kernel and operator where it happened.
+// Variable is the environment variable with what is asked of devices, joined by commas: "sync" has every kernel waited for,
+// so that an error names the kernel and operator where it happened; "cublaslt" has plain products computed by cuBLASLt.
 const Variable = "RUNG_CUDA"
+
+// settings reads the environment.
+func settings() (wait, library bool, err error) {
+	for _, word := range strings.FieldsFunc(os.Getenv(Variable), func(r rune) bool { return r == ',' || r == ' ' }) {
+		switch word {
+		case "sync":
+			wait = true
+		case "cublaslt":
+			library = true
+		default:
+			return false, false, fmt.Errorf("%s: %q: want sync or cublaslt", Variable, word)
+		}
+	}
+	return wait, library, nil
+}
 
 // least is the compute capability that the kernels need.
 const least = 80
@@ -135,12 +152,14 @@ type Backend struct {
 	precision Precision
 	device    device
 	sync      bool
+	products  *products // nil: products run on our own kernels
 
 	mu      sync.Mutex // guards what follows
 	watch   backend.Watch
 	modules map[string]driver.Module
 	kernels map[string]driver.Kernel
 	ring    ring
+	reads   readback
 }
 
 // Open returns the backend on a device, whose primary context it keeps until Close.
@@ -159,24 +178,44 @@ func Open(ordinal int, p Precision) (*Backend, error) {
 		return nil, err
 	}
 	b := newBackend(all[ordinal], p)
-	b.sync = os.Getenv(Variable) == "sync"
+	wait, library, err := settings()
+	if err != nil {
+		return nil, fmt.Errorf("cuda: %w", err)
+	}
+	b.sync = wait
 	d, err := driver.Open(ordinal)
 	if err != nil {
 		return nil, fmt.Errorf("cuda: device %d: %w", ordinal, err)
 	}
 	b.device = card{d}
-	if b.ring.b, err = b.device.Pin(ringBytes); err != nil {
+	if b.ring.b, err = b.device.Pin(ringBytes + readsBytes); err != nil {
 		return nil, errors.Join(fmt.Errorf("cuda: device %d: %w", ordinal, err), b.device.Close())
+	}
+	b.split()
+	if library {
+		if err := b.openProducts(d); err != nil {
+			_ = b.Close() // the reason is what counts
+			return nil, fmt.Errorf("cuda: %s=cublaslt: %w", Variable, err)
+		}
 	}
 	return b, nil
 }
+
+// split divides the pinned memory between what goes to the device and what comes from it.
+func (b *Backend) split() { b.ring.b, b.reads.b = b.ring.b[:ringBytes], b.ring.b[ringBytes:] }
 
 func newBackend(i Info, p Precision) *Backend {
 	return &Backend{info: i, precision: p, modules: map[string]driver.Module{}, kernels: map[string]driver.Kernel{}}
 }
 
-// Name is the device and the precision, such as "cuda:0/tf32".
-func (b *Backend) Name() string { return fmt.Sprintf("cuda:%d/%v", b.info.Ordinal, b.precision) }
+// Name is what results depend on: the device and the precision, such as "cuda:0/tf32", and cuBLASLt's version where that is used.
+func (b *Backend) Name() string {
+	name := fmt.Sprintf("cuda:%d/%v", b.info.Ordinal, b.precision)
+	if b.products != nil {
+		name += "+cublaslt-" + b.products.library.Number()
+	}
+	return name
+}
 
 // Info is what the device is.
 func (b *Backend) Info() Info { return b.info }
@@ -203,7 +242,7 @@ func (b *Backend) Available() (int64, error) {
 
 // Close lets go of the device. Memory and programs must be closed before.
 func (b *Backend) Close() error {
-	return errors.Join(b.device.Wait(), b.device.Unpin(b.ring.b), b.device.Close())
+	return errors.Join(b.device.Wait(), b.products.close(), b.device.Unpin(b.ring.b), b.device.Close())
 }
 
 // source is the file that a kernel is in.

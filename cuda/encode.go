@@ -20,6 +20,8 @@ type encoder struct {
 	most     int
 	updates  pending
 	group    group
+	choices  int // that were made so far, and
+	choice   int // what launches are now part of: see driver.Launch
 }
 
 // resolved is a call with its memory.
@@ -37,16 +39,17 @@ func (e *encoder) call(c *backend.Call) error {
 	if c.Op >= backend.NumOps || encoders[c.Op] == nil {
 		return fmt.Errorf("%s needs a kernel %v, which this backend has not", c.Node, c.Op)
 	}
-	joins := e.joins(c)
+	r, err := e.resolve(c)
+	if err != nil {
+		return err
+	}
+	joins := e.joins(c) && !(c.Op == backend.MatTN && e.givesTN(r))
 	if !joins && !isUpdate(c.Op) {
 		if err := e.flush(); err != nil {
 			return err
 		}
 	}
-	r, err := e.resolve(c)
 	switch {
-	case err != nil:
-		return err
 	case joins:
 		return e.join(r)
 	case isUpdate(c.Op):
@@ -186,7 +189,7 @@ func (e *encoder) add(node string, l launch) {
 	if l.grid[0] == 0 || l.grid[1] == 0 || l.grid[2] == 0 {
 		return
 	}
-	l.node, l.call = node, e.at
+	l.node, l.call, l.choice = node, e.at, e.choice
 	if l.does == nil && l.moves == 0 {
 		l.does = []backend.Call{*e.now}
 	}

@@ -61,6 +61,8 @@ type launch struct {
 	call          int
 	does          []backend.Call // see backend.Launch; nil: the call at hand
 	moves         int            // elements of scratch that it reads or writes
+	product       *driver.Product
+	choice        int
 }
 
 // finish reserves the program's own memory, and fills in where it is.
@@ -76,14 +78,16 @@ func (e *encoder) finish(calls int) (*exec, error) {
 	out := make([]driver.Launch, 0, len(e.launches))
 	for i := range e.launches {
 		l := &e.launches[i]
-		d := driver.Launch{Grid: l.grid, Block: l.block, Shared: l.shared}
-		if l.gemm != nil {
+		d := driver.Launch{Grid: l.grid, Block: l.block, Shared: l.shared, Product: l.product, Choice: l.choice}
+		switch {
+		case l.product != nil:
+		case l.gemm != nil:
 			l.gemm.s = base
 			if l.scratch {
 				l.gemm.part = base + uint64(scratch)
 			}
 			d.Args = structBytes(l.gemm)
-		} else {
+		default:
 			l.args.s = base
 			if l.scratch {
 				l.args.scratch = base + uint64(scratch)
@@ -97,8 +101,10 @@ func (e *encoder) finish(calls int) (*exec, error) {
 			}
 			d.Args = structBytes(l.args)
 		}
-		if d.Kernel, err = e.be.kernel(l.kernel, l.shared); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", l.node, err), x.own.Free())
+		if l.product == nil {
+			if d.Kernel, err = e.be.kernel(l.kernel, l.shared); err != nil {
+				return nil, errors.Join(fmt.Errorf("%s: %w", l.node, err), x.own.Free())
+			}
 		}
 		out = append(out, d)
 		x.nodes = append(x.nodes, fmt.Sprintf("kernel %s of %s", l.kernel, l.node))
@@ -133,13 +139,13 @@ func (x *exec) Launch(ctx context.Context, s *backend.Scalars) error {
 	}
 	var failed int
 	var err error
-	switch {
+	switch counts := driver.Counts(d.count); {
 	case x.trace != nil:
-		failed, err = x.timed()
+		failed, err = x.timed(counts)
 	case x.be.sync:
-		failed, err = x.list.Run(true)
+		failed, err = x.list.Run(counts, true)
 	default:
-		failed, err = x.list.Replay()
+		failed, err = x.list.Replay(counts)
 	}
 	if err != nil && failed >= 0 {
 		return fmt.Errorf("backend %s: %s: %w", x.be.Name(), x.nodes[failed], err)
@@ -162,8 +168,8 @@ func unitOf(kernel string) string {
 }
 
 // timed launches one by one and reports the time of each call.
-func (x *exec) timed() (failed int, err error) {
-	if failed, err = x.list.Time(x.ms); err != nil {
+func (x *exec) timed(c driver.Counts) (failed int, err error) {
+	if failed, err = x.list.Time(c, x.ms); err != nil {
 		return failed, err
 	}
 	for i := 0; i < len(x.of); {

@@ -75,11 +75,23 @@ func flag(b bool) int32 {
 	return 0
 }
 
+// The products of a program: by the library where it may be given them.
+func (e *encoder) matNT(r *resolved) error { return e.firstOf(r, e.libraryNT, e.ownNT) }
+func (e *encoder) matNN(r *resolved) error { return e.firstOf(r, e.libraryNN, e.ownNN) }
+func (e *encoder) matTN(r *resolved) error { return e.firstOf(r, e.libraryTN, e.ownTN) }
+
+func (e *encoder) firstOf(r *resolved, library func(*resolved) (bool, error), own func(*resolved) error) error {
+	if done, err := library(r); done || err != nil {
+		return err
+	}
+	return own(r)
+}
+
 // operand is input k, which may be beyond those that fit the arguments of other kernels.
 func (e *encoder) operand(r *resolved, k int) (mat, error) { return e.mat(r.In[k]) }
 
-// matNT launches as many blocks of columns at once as fit the arguments.
-func (e *encoder) matNT(r *resolved) error {
+// ownNT launches as many blocks of columns at once as fit the arguments.
+func (e *encoder) ownNT(r *resolved) error {
 	x := r.a.in[0]
 	for from := 0; from < r.I[0]; {
 		first := from
@@ -134,8 +146,8 @@ func (e *encoder) matNT(r *resolved) error {
 	return nil
 }
 
-// matNN adds up pairs in one launch.
-func (e *encoder) matNN(r *resolved) error {
+// ownNN adds up pairs in one launch.
+func (e *encoder) ownNN(r *resolved) error {
 	dx, pre := r.a.out[0], r.a.in[0]
 	g := &gemm{
 		y: dx.p, ldy: dx.ld, gate: pre.p, ldgate: pre.ld, rows: dx.rows, axis: dx.axis,
@@ -230,8 +242,8 @@ func (e *encoder) join(r *resolved) error {
 	return nil
 }
 
-// matTN launches one product, whose units may be kept apart.
-func (e *encoder) matTN(r *resolved) error {
+// ownTN launches one product, whose units may be kept apart.
+func (e *encoder) ownTN(r *resolved) error {
 	units, stride, most, err := e.apart(r.Call, 0, r.In[0].Axis)
 	if err != nil {
 		return err

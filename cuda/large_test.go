@@ -47,10 +47,9 @@ type problem struct {
 	count   [backend.NumAxes]int
 }
 
-// solve runs the call and returns its results.
-func (p *problem) solve(t testing.TB, be backend.Backend) [][]float32 {
+// bind places the call in a backend's memory: its arena has the floats, where those that are not given are NaN.
+func (p *problem) bind(t testing.TB, be backend.Backend) (c backend.Call, bind backend.Binding, arena backend.Memory) {
 	t.Helper()
-	var bind backend.Binding
 	var bytes []byte
 	place := func(m *matrix) backend.Buf {
 		b := backend.Buf{Space: backend.Arena, Axis: m.axis, Rows: m.rows, Cols: m.cols, Ld: m.cols, Acc: m.acc}
@@ -80,7 +79,7 @@ func (p *problem) solve(t testing.TB, be backend.Backend) [][]float32 {
 		}
 		return b
 	}
-	c := backend.Call{Op: p.op, Node: "test", I: p.i, F: p.f}
+	c = backend.Call{Op: p.op, Node: "test", I: p.i, F: p.f}
 	for k := range p.out {
 		c.Out = append(c.Out, place(&p.out[k]))
 	}
@@ -92,6 +91,13 @@ func (p *problem) solve(t testing.TB, be backend.Backend) [][]float32 {
 	t.Cleanup(func() { require.NoError(t, arena.Free()) })
 	require.NoError(t, arena.WriteAt(bytes, 0))
 	bind.Arena = arena
+	return c, bind, arena
+}
+
+// solve runs the call and returns its results.
+func (p *problem) solve(t testing.TB, be backend.Backend) [][]float32 {
+	t.Helper()
+	c, bind, arena := p.bind(t, be)
 	x, err := be.Encode([]backend.Call{c}, bind)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, x.Close()) }()

@@ -61,6 +61,78 @@ func (m *memory) ReadAt(dst []byte, off int64) error {
 	return m.failed("read", m.be.device.Read(dst, m.at+driver.Address(off)))
 }
 
+// ReadLater copies to pinned memory, which is read when what was launched before has been waited for.
+func (m *memory) ReadLater(dst []byte, off int64) (func() error, error) {
+	if err := m.check(off, int64(len(dst))); err != nil {
+		return nil, err
+	}
+	at := m.at + driver.Address(off)
+	part, number := m.be.reads.take(m.be, len(dst))
+	if part == nil { // no room: what was not asked for yet has it
+		return func() error { return nil }, m.failed("read", m.be.device.Read(dst, at))
+	}
+	if err := m.be.device.Fetch(part, at); err != nil {
+		m.be.reads.give(m.be)
+		return nil, m.failed("read", err)
+	}
+	return func() error {
+		defer m.be.reads.give(m.be)
+		if err := m.be.reads.wait(m.be, number); err != nil {
+			return m.failed("read", err)
+		}
+		copy(dst, part)
+		return nil
+	}, nil
+}
+
+// readback is pinned memory that copies from the device end in, until somebody asks for them. Backend.mu guards it.
+type readback struct {
+	b          []byte
+	next, open int    // bytes in use, and of how many copies
+	begun      uint64 // copies so far, and
+	waited     uint64 // how many of them have been waited for
+}
+
+const readsBytes = 64 << 10
+
+// take gives memory for n bytes, nil if there is none, and the number of the copy.
+func (r *readback) take(b *Backend, n int) ([]byte, uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.open == 0 {
+		r.next = 0
+	}
+	if n > len(r.b)-r.next {
+		return nil, 0
+	}
+	part := r.b[r.next : r.next+n]
+	r.next, r.open, r.begun = r.next+(n+15)&^15, r.open+1, r.begun+1
+	return part, r.begun
+}
+
+func (r *readback) give(b *Backend) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r.open--
+}
+
+// wait waits for a copy, and so for those before it, unless that was done.
+func (r *readback) wait(b *Backend, number uint64) error {
+	b.mu.Lock()
+	done, begun := r.waited >= number, r.begun
+	b.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := b.device.Wait(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r.waited = max(r.waited, begun)
+	return nil
+}
+
 // WriteAt copies src, which may change as soon as it returns.
 func (m *memory) WriteAt(src []byte, off int64) error {
 	if err := m.check(off, int64(len(src))); err != nil {

@@ -19,6 +19,7 @@ type device interface {
 	Unpin(b []byte) error
 	Write(to driver.Address, from []byte) error
 	Read(to []byte, from driver.Address) error
+	Fetch(to []byte, from driver.Address) error
 	Clear(to driver.Address, n int64) error
 	Wait() error
 	Load(ptx string) (driver.Module, error)
@@ -29,9 +30,10 @@ type device interface {
 
 // A list is launches that a device has accepted: see driver.List.
 type list interface {
-	Run(wait bool) (failed int, err error)
-	Time(ms []float32) (failed int, err error)
-	Replay() (failed int, err error)
+	Run(c driver.Counts, wait bool) (failed int, err error)
+	Time(c driver.Counts, ms []float32) (failed int, err error)
+	Replay(c driver.Counts) (failed int, err error)
+	Skipped(i int) bool
 	Close() error
 }
 
@@ -46,7 +48,8 @@ func (c card) List(launches []driver.Launch) (list, error) { return c.NewList(la
 func Record(i Info, p Precision) *Backend {
 	b := newBackend(i, p)
 	b.device = &paper{memory: i.Memory, next: 1 << 20, sizes: map[driver.Address]int64{}, cleared: b.cleared}
-	b.ring.b = make([]byte, ringBytes)
+	b.ring.b = make([]byte, ringBytes+readsBytes)
+	b.split()
 	return b
 }
 
@@ -79,6 +82,9 @@ func (x *exec) tell(s *backend.Scalars, timed bool) {
 		return
 	}
 	for i := range x.launches {
+		if x.list.Skipped(i) {
+			continue
+		}
 		d := time.Duration(0)
 		if timed && !recorded {
 			d = time.Duration(float64(x.ms[i]) * 1e6)
@@ -133,6 +139,7 @@ func (p *paper) Pin(n int) ([]byte, error)          { return make([]byte, n), ni
 func (p *paper) Unpin([]byte) error                 { return nil }
 func (p *paper) Write(driver.Address, []byte) error { return nil }
 func (p *paper) Read([]byte, driver.Address) error  { return nil }
+func (p *paper) Fetch([]byte, driver.Address) error { return nil }
 func (p *paper) Wait() error                        { return nil }
 func (p *paper) Close() error                       { return nil }
 func (p *paper) Load(string) (driver.Module, error) { return driver.Module{}, nil }
@@ -145,9 +152,10 @@ func (p *paper) Kernel(driver.Module, string, int) (driver.Kernel, error) {
 // unrun is launches that nobody runs.
 type unrun struct{}
 
-func (unrun) Run(bool) (int, error)       { return -1, nil }
-func (unrun) Time([]float32) (int, error) { return -1, nil }
-func (unrun) Replay() (int, error)        { return -1, nil }
-func (unrun) Close() error                { return nil }
+func (unrun) Run(driver.Counts, bool) (int, error)       { return -1, nil }
+func (unrun) Time(driver.Counts, []float32) (int, error) { return -1, nil }
+func (unrun) Replay(driver.Counts) (int, error)          { return -1, nil }
+func (unrun) Skipped(int) bool                           { return false }
+func (unrun) Close() error                               { return nil }
 
 var _ backend.Watcher = (*Backend)(nil)

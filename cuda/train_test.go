@@ -32,15 +32,23 @@ type numbered struct{ *arch.Cross }
 
 // tiny is a cross-encoder of two layers, with dropout everywhere.
 func tiny(t testing.TB, adapter bool) numbered {
-	c := nn.Config{ModelType: "bert", Layers: 2, Hidden: 32, Heads: 2, FF: 48, Vocab: 50, Positions: 40, Types: 2, Embedding: 32, Eps: 1e-12, Dropout: .1, AttnDrop: .1, HeadDrop: .1, InitStd: .2}
+	if adapter {
+		return sized(t, 32, 48, "query", "value", "dense")
+	}
+	return sized(t, 32, 48)
+}
+
+// sized is tiny of another width, with adapters of these layers.
+func sized(t testing.TB, hidden, ff int, targets ...string) numbered {
+	c := nn.Config{ModelType: "bert", Layers: 2, Hidden: hidden, Heads: 2, FF: ff, Vocab: 50, Positions: 40, Types: 2, Embedding: hidden, Eps: 1e-12, Dropout: .1, AttnDrop: .1, HeadDrop: .1, InitStd: .2}
 	m := numbered{arch.NewCross(c, 1)}
 	for _, p := range m.Params() {
 		if p.Init == nil {
 			p.Init = p.Normal(3, .2)
 		}
 	}
-	if adapter {
-		_, err := lora.Apply(m.Cross, lora.Config{Rank: 4, Alpha: 8, Targets: []string{"query", "value", "dense"}}, 1)
+	if len(targets) > 0 {
+		_, err := lora.Apply(m.Cross, lora.Config{Rank: 4, Alpha: 8, Targets: targets}, 1)
 		require.NoError(t, err)
 	}
 	return m

@@ -266,7 +266,13 @@ func (r *Run) step(units []int) (Step, error) {
 	}
 	began := time.Now()
 	s := Step{N: r.pos.Step + 1, Total: r.total, Epoch: r.pos.Epoch}
-	fail := func(err error) (Step, error) { return s, fmt.Errorf("train: step %d: %w", s.N, err) }
+	var losses []func() (float32, error) // of each micro-batch: read when all are under way
+	fail := func(err error) (Step, error) {
+		for _, loss := range losses {
+			_, _ = loss() // what has been asked for has memory until it is read
+		}
+		return s, fmt.Errorf("train: step %d: %w", s.N, err)
+	}
 	terms := r.terms(units)
 	var scalars backend.Scalars
 	scalars.Seed, scalars.Step, scalars.Clip = r.cfg.Seed, uint64(r.pos.Step), r.cfg.Clip
@@ -291,11 +297,19 @@ func (r *Run) step(units []int) (Step, error) {
 		if err := r.run.Do(r.ctx, &scalars, i > 0); err != nil {
 			return fail(err)
 		}
-		l, err := graph.Output[float32](r.run, nn.OutLoss, 1, nil)
+		loss, err := graph.ScalarLater[float32](r.run, nn.OutLoss)
 		if err != nil {
 			return fail(err)
 		}
-		s.Loss += float64(l[0])
+		losses = append(losses, loss)
+	}
+	for len(losses) > 0 { // before the update, which one that is not finite forbids
+		l, err := losses[0]()
+		losses = losses[1:]
+		if err != nil {
+			return fail(err)
+		}
+		s.Loss += float64(l)
 	}
 	if math.IsNaN(s.Loss) || math.IsInf(s.Loss, 0) {
 		return fail(fmt.Errorf("loss is %w", ErrNotFinite))

@@ -3,8 +3,10 @@
 the real header still declares, every structure's size and the offset and size of its fields.
 
     check.py CUDA_INCLUDE
+    check.py --cublaslt INCLUDE...
 
-Needs a C compiler ($CC, cc otherwise). Prints what it compared, and ends with 1 where anything differs.
+The second compares those of cuBLASLt with a real cublasLt.h; it and the headers of CUDA's runtime that it needs are in the
+folders named. Needs a C compiler ($CC, cc otherwise). Prints what it compared, and ends with 1 where anything differs.
 """
 
 import os
@@ -103,11 +105,55 @@ def check_structures(include):
     return errors
 
 
+# Structures of cuBLASLt by their fields; of the enumerations only the size matters.
+LT_STRUCTURES = {
+    "cublasLtMatmulAlgo_t": ["data"],
+    "cublasLtMatmulHeuristicResult_t": ["algo", "workspaceSize", "state", "wavesCount"],
+}
+
+
+def check_cublaslt(folders):
+    """Every constant and prototype has to be in the real header, and to agree."""
+    constants = re.findall(r"^CUBLASLT_CONSTANT\((\w+), (\d+)\)$", (OURS / "cublaslt_const.h").read_text(), re.M)
+    functions = re.findall(r"^CUBLASLT_FUNCTION\((.+?), (\w+), (\(.*\))\)$", (OURS / "cublaslt_fn.h").read_text(), re.M)
+    enums = re.search(r"^typedef int ([^;]+);", (OURS / "cublaslt.h").read_text(), re.M)[1]
+    asserts = [f'_Static_assert({n} == {v}, "{n} is not {v}");' for n, v in constants]
+    asserts += [f'_Static_assert(sizeof({t.strip()}) == sizeof(int), "{t.strip()} is no int");' for t in enums.split(",")]
+    for _, name, _ in functions:  # an address that is taken must have been declared
+        asserts.append(f"void *declared_{name}(void) {{ return (void *)&{name}; }}")
+    asserts += [f"{result} {name} {parameters};" for result, name, parameters in functions]
+    include = [f"-I{f}" for f in folders]
+    head = "#include <cublasLt.h>\n#include <stddef.h>\n"
+    errors = compile_c(head + "\n".join(asserts), "-fsyntax-only", *include)
+    print(f"cuBLASLt: {len(constants)} constants, {len(functions)} functions, {len(errors)} differ")
+
+    def sizes(header, *options):
+        prints = "".join(
+            f'printf("{t}.{f} %zu %zu %zu\\n", sizeof({t}), offsetof({t}, {f}), sizeof((({t} *)0)->{f}));'
+            for t, fields in LT_STRUCTURES.items() for f in fields
+        )
+        code = f"#include {header}\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {{ {prints} }}"
+        with tempfile.TemporaryDirectory() as d:
+            program = Path(d, "sizes")
+            if wrong := compile_c(code, *options, "-o", str(program)):
+                return wrong
+            return subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
+
+    ours, real = sizes(f'"{OURS}/cublaslt.h"'), sizes("<cublasLt.h>", *include)
+    different = [f"ours: {a}, theirs: {b} (size, offset and size)" for a, b in zip(ours, real) if a != b]
+    print(f"cuBLASLt: {len(LT_STRUCTURES)} structures, {len(ours)} fields, {len(different)} differ")
+    return errors + different
+
+
 def main():
-    if len(sys.argv) != 2:
+    arguments = sys.argv[1:]
+    if len(arguments) > 1 and arguments[0] == "--cublaslt":
+        errors = check_cublaslt(arguments[1:])
+    elif len(arguments) == 1:
+        include = arguments[0]
+        errors = check_constants(include) + check_functions(include) + check_structures(include)
+    else:
         sys.exit(__doc__)
-    include = sys.argv[1]
-    errors = check_constants(include) + check_functions(include) + check_structures(include)
     for e in errors:
         print(e)
     sys.exit(1 if errors else 0)

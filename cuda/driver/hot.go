@@ -5,7 +5,7 @@ package driver
 /*
 #include <stdlib.h>
 #include <string.h>
-#include "hot.h"
+#include "products.h"
 */
 import "C"
 
@@ -15,11 +15,11 @@ import (
 	"unsafe"
 )
 
-// An Error is a driver function that failed.
+// An Error is a function of the driver, or of cuBLASLt, that failed.
 type Error struct {
 	Call string // such as cuMemAlloc
 	Code int    // its result
-	Name string // such as CUDA_ERROR_OUT_OF_MEMORY
+	Name string // such as CUDA_ERROR_OUT_OF_MEMORY or CUBLAS_STATUS_NOT_SUPPORTED
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s (%d)", e.Call, e.Name, e.Code) }
@@ -30,12 +30,15 @@ const NoMemory = int(C.CUDA_ERROR_OUT_OF_MEMORY)
 // OutOfMemory reports that err is a driver's that had no memory left.
 func OutOfMemory(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Code == NoMemory
+	return errors.As(err, &e) && e.Name == "CUDA_ERROR_OUT_OF_MEMORY"
 }
 
 func result(r C.struct_gpu_result) error {
-	if r.code == C.CUDA_SUCCESS {
+	if r.code == C.CUDA_SUCCESS && r.status == C.CUBLAS_STATUS_SUCCESS {
 		return nil
+	}
+	if r.code == C.CUDA_SUCCESS {
+		return &Error{Call: C.GoString(r.call), Code: int(r.status), Name: statusName(r.status)}
 	}
 	e := &Error{Call: C.GoString(r.call), Code: int(r.code), Name: "an unnamed error"}
 	var name *C.char
@@ -51,6 +54,7 @@ type Device struct {
 	ordinal C.int
 	context C.CUcontext
 	stream  C.CUstream
+	lt      C.cublasLtHandle_t // nil unless UseCublasLt has been called
 }
 
 // Open retains the primary context of a device.
@@ -63,7 +67,14 @@ func Open(ordinal int) (*Device, error) {
 }
 
 // Close releases the context.
-func (d *Device) Close() error { return result(C.gpu_close(d.ordinal, d.context, d.stream)) }
+func (d *Device) Close() error {
+	var err error
+	if d.lt != nil {
+		err = result(C.gpu_lt_destroy(d.context, d.lt))
+		d.lt = nil
+	}
+	return errors.Join(err, result(C.gpu_close(d.ordinal, d.context, d.stream)))
+}
 
 // A Module is loaded code.
 type Module struct{ m C.CUmodule }
@@ -135,6 +146,14 @@ func (d *Device) Read(to []byte, from Address) error {
 	return result(C.gpu_read(d.context, d.stream, unsafe.Pointer(unsafe.SliceData(to)), C.CUdeviceptr(from), C.size_t(len(to))))
 }
 
+// Fetch copies from the device to pinned memory, after everything that was launched. It does not wait.
+func (d *Device) Fetch(to []byte, from Address) error {
+	if len(to) == 0 {
+		return nil
+	}
+	return result(C.gpu_fetch(d.context, d.stream, unsafe.Pointer(unsafe.SliceData(to)), C.CUdeviceptr(from), C.size_t(len(to))))
+}
+
 // Clear sets n bytes to 0.
 func (d *Device) Clear(to Address, n int64) error {
 	if n == 0 {
@@ -145,101 +164,3 @@ func (d *Device) Clear(to Address, n int64) error {
 
 // Wait waits for everything that was launched.
 func (d *Device) Wait() error { return result(C.gpu_wait(d.context, d.stream)) }
-
-// A Launch is a kernel with its grid, threads a block, dynamic shared memory, and argument: one structure.
-type Launch struct {
-	Kernel        Kernel
-	Grid          [3]int
-	Block, Shared int
-	Args          []byte
-}
-
-// A List is launches, in memory of C's.
-type List struct {
-	n      int
-	l      *C.struct_gpu_launch
-	args   unsafe.Pointer
-	graph  C.CUgraphExec
-	device *Device
-}
-
-// NewList copies launches.
-func (d *Device) NewList(launches []Launch) (*List, error) {
-	size := 0
-	for i := range launches {
-		size += (len(launches[i].Args) + 15) &^ 15
-	}
-	n := max(len(launches), 1)
-	l := &List{n: len(launches), device: d}
-	l.l = (*C.struct_gpu_launch)(C.calloc(C.size_t(n), C.sizeof_struct_gpu_launch))
-	l.args = C.calloc(C.size_t(max(size, 1)), 1)
-	if l.l == nil || l.args == nil {
-		l.free()
-		return nil, fmt.Errorf("no memory for %d launches", n)
-	}
-	out, at := unsafe.Slice(l.l, n), 0
-	args := unsafe.Slice((*byte)(l.args), max(size, 1))
-	for i := range launches {
-		in := &launches[i]
-		copy(args[at:], in.Args)
-		out[i].function, out[i].block, out[i].shared = in.Kernel.f, C.uint(in.Block), C.uint(in.Shared)
-		for k, g := range in.Grid {
-			out[i].grid[k] = C.uint(g)
-		}
-		out[i].args = unsafe.Add(l.args, at)
-		at += (len(in.Args) + 15) &^ 15
-	}
-	return l, nil
-}
-
-// Run launches in order. If one is refused, or fails where each is waited for, failed is its number, else -1.
-func (l *List) Run(wait bool) (failed int, err error) {
-	var f, w C.int
-	if wait {
-		w = 1
-	}
-	err = result(C.gpu_run(l.device.context, l.device.stream, l.l, C.int(l.n), w, &f))
-	return int(f), err
-}
-
-// Time launches in order and gives the milliseconds of each.
-func (l *List) Time(ms []float32) (failed int, err error) {
-	if l.n == 0 {
-		return -1, nil
-	}
-	var f C.int
-	err = result(C.gpu_time(l.device.context, l.device.stream, l.l, C.int(l.n), (*C.float)(unsafe.SliceData(ms)), &f))
-	return int(f), err
-}
-
-// Replay launches all at once as a graph, which the first call makes. If a launch is refused, failed is its
-// number, else -1.
-func (l *List) Replay() (failed int, err error) {
-	if l.n == 0 {
-		return -1, nil
-	}
-	if l.graph == nil {
-		var f C.int
-		if err := result(C.gpu_capture(l.device.context, l.l, C.int(l.n), &l.graph, &f)); err != nil {
-			return int(f), err
-		}
-	}
-	return -1, result(C.gpu_replay(l.device.context, l.device.stream, l.graph))
-}
-
-// Close frees the list.
-func (l *List) Close() error {
-	var err error
-	if l.graph != nil {
-		err = result(C.gpu_drop(l.device.context, l.graph))
-		l.graph = nil
-	}
-	l.free()
-	return err
-}
-
-func (l *List) free() {
-	C.free(unsafe.Pointer(l.l))
-	C.free(l.args)
-	l.l, l.args, l.n = nil, nil, 0
-}

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "../abi/include/cuda.h"
+#include "../abi/include/cublaslt.h"
 #include "../driver/driver.h"
+#include "../driver/products.h"
 #include "_cgo_export.h"
 
 /* These are called before Go code may run, or need C's constants. */
@@ -147,9 +149,28 @@ static CUresult ignore(void) { return CUDA_SUCCESS; } /* what only asks for spee
 	F(cuGraphExecDestroy, emu_graph_exec_destroy)                     \
 	F(cuGraphGetNodes, emu_graph_get_nodes)
 
+#define CUBLASLT_FUNCTIONS                                                \
+	F(cublasLtGetVersion, emu_lt_version)                             \
+	F(cublasLtGetCudartVersion, emu_lt_cuda)                          \
+	F(cublasLtCreate, emu_lt_create)                                  \
+	F(cublasLtDestroy, emu_lt_destroy)                                \
+	F(cublasLtMatmulDescCreate, emu_lt_desc_create)                   \
+	F(cublasLtMatmulDescDestroy, emu_lt_desc_destroy)                 \
+	F(cublasLtMatmulDescSetAttribute, emu_lt_desc_set)                \
+	F(cublasLtMatrixLayoutCreate, emu_lt_layout_create)               \
+	F(cublasLtMatrixLayoutDestroy, emu_lt_layout_destroy)             \
+	F(cublasLtMatrixLayoutSetAttribute, emu_lt_layout_set)            \
+	F(cublasLtMatmulPreferenceCreate, emu_lt_preference_create)       \
+	F(cublasLtMatmulPreferenceDestroy, emu_lt_preference_destroy)     \
+	F(cublasLtMatmulPreferenceSetAttribute, emu_lt_preference_set)    \
+	F(cublasLtMatmulAlgoGetHeuristic, emu_lt_heuristic)               \
+	F(cublasLtMatmulAlgoCheck, emu_lt_check)                          \
+	F(cublasLtMatmulAlgoConfigGetAttribute, emu_lt_config)            \
+	F(cublasLtMatmul, emu_lt_matmul)
+
 #define F(name, function) {#name, (void *)function},
-static const struct gpu_function all[] = {DRIVER_FUNCTIONS {NULL, NULL}};
-static struct gpu_function table[sizeof all / sizeof all[0]];
+static const struct gpu_function all[] = {DRIVER_FUNCTIONS {NULL, NULL}}, products[] = {CUBLASLT_FUNCTIONS {NULL, NULL}};
+static struct gpu_function table[sizeof all / sizeof all[0]], product_table[sizeof products / sizeof products[0]];
 
 /* Whether a name stands in "missing=a+b" of a configuration. */
 static int is_missing(const char *config, const char *name) {
@@ -167,14 +188,20 @@ static int is_missing(const char *config, const char *name) {
 	return 0;
 }
 
+/* What is not missing. */
+static void copy(struct gpu_function *to, const struct gpu_function *from, const char *config) {
+	for (; from->name; from++)
+		if (!is_missing(config, from->name))
+			*to++ = *from;
+}
+
 __attribute__((constructor)) static void choose(void) {
 	const char *driver = getenv("GPU_DRIVER"), *config = getenv("GPU_EMU");
 	if (!driver || strcmp(driver, "emu") || (config && strstr(config, "nodriver")))
 		return; /* then "emu" is a library that does not exist */
-	size_t n = 0;
-	for (const struct gpu_function *f = all; f->name; f++)
-		if (!is_missing(config, f->name))
-			table[n++] = *f;
+	copy(table, all, config);
+	copy(product_table, products, config);
+	gpu_lt_use(product_table);
 	if (gpu_use(table) != 0)
 		abort();
 }

@@ -8,6 +8,7 @@
 // The variable GPU_EMU configures it: "capability=75,memory=64M,fail=cuMemAlloc_v2:3:2,failkernel=7". Its keys are
 //
 //	devices, name, capability (80), sms, memory (4G), version (12000)   what there is
+//	cublaslt  version of cuBLASLt (120803), which is here too unless GPU_CUBLASLT names a file: products computed on the CPU
 //	seed      shuffles threads and varies .approx results; 0: neither
 //	workers   blocks that run at the same time
 //	limit     instructions of a block's warps, after which it counts as endless

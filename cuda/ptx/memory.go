@@ -133,6 +133,22 @@ func (m *Memory) Read(address uint64, dst []byte) error {
 	return nil
 }
 
+// ReadWritten is Read of what has been written: a byte that nothing wrote is an error.
+func (m *Memory) ReadWritten(address uint64, dst []byte) error {
+	if err := m.Read(address, dst); err != nil {
+		return err
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s, at, _ := m.locate(address, len(dst))
+	for i := range dst {
+		if !s.isWritten(at+i, 1) {
+			return fmt.Errorf("ptx: %d bytes at %#x: byte %d of %s was never written", len(dst), address, at+i, s.name)
+		}
+	}
+	return nil
+}
+
 // Copy copies n bytes from one device address to another; what was never written stays so. The ranges must not overlap.
 func (m *Memory) Copy(dst, src uint64, n int) error {
 	m.mu.RLock()

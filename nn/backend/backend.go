@@ -115,6 +115,14 @@ type Sparse interface {
 	Track() // before anything is written; Host is for reading from then on
 }
 
+// Later is memory of a device that can be read without waiting for it.
+type Later interface {
+	Memory
+	// ReadLater copies what stands at off after all that was launched before. The function that it returns is called once: it
+	// waits, if need be, and fills dst.
+	ReadLater(dst []byte, off int64) (func() error, error)
+}
+
 // A Block is part of a memory, from element Off on.
 type Block struct {
 	Mem Memory

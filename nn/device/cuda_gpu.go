@@ -92,3 +92,6 @@ func GPUs() ([]string, error) {
 	}
 	return out, nil
 }
+
+// CublasLt says which cuBLASLt there is and whether products run on it. It is an error where it is asked for and cannot be used.
+func CublasLt() (string, error) { return cuda.Products() }

@@ -20,3 +20,6 @@ func recordGPU(string, int, int64) (backend.Backend, error) { return nil, errNon
 func GPUs() ([]string, error) {
 	return nil, errors.New("not built in: this binary was built without the tag gpu")
 }
+
+// CublasLt says which cuBLASLt there is and whether products run on it.
+func CublasLt() (string, error) { return "not built in", nil }

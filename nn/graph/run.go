@@ -217,11 +217,7 @@ func Output[F host.Float](r *Run, name string, rows int, dst []F) ([]F, error) {
 	if rows < 0 || rows > b.Rows {
 		return nil, fmt.Errorf("graph: %d rows of output %q, which has %d", rows, name, b.Rows)
 	}
-	m, off := r.bind.Arena, b.Off
-	if b.Space != backend.Arena {
-		blk := r.bind.Blocks[b.Space][b.ID]
-		m, off = blk.Mem, blk.Off+b.Off
-	}
+	m, off := r.place(b)
 	size := r.be.Float().Size()
 	at := len(dst)
 	dst = append(dst, make([]F, rows*b.Cols)...)
@@ -239,6 +235,45 @@ func Output[F host.Float](r *Run, name string, rows int, dst []F) ([]F, error) {
 // UnitGradients is the memory of a per-unit program's gradients: a row of stride elements for each unit, in which
 // weights lie as in the store that they are of. Nil of other programs.
 func (r *Run) UnitGradients() (m backend.Memory, stride int) { return r.units, r.stride }
+
+// place is the memory that b is in, and the element it starts at.
+func (r *Run) place(b backend.Buf) (backend.Memory, int) {
+	if b.Space == backend.Arena {
+		return r.bind.Arena, b.Off
+	}
+	blk := r.bind.Blocks[b.Space][b.ID]
+	return blk.Mem, blk.Off + b.Off
+}
+
+// ScalarLater is an output of one element of the last Do, for a function to be called once, when it is wanted: until then
+// nothing waits for a device, whatever is done in between.
+func ScalarLater[F host.Float](r *Run, name string) (func() (F, error), error) {
+	b, ok := r.p.Out[name]
+	if !ok || b.Rows != 1 || b.Cols != 1 {
+		return nil, fmt.Errorf("graph: no output %q of one element", name)
+	}
+	m, off := r.place(b)
+	later, ok := m.(backend.Later)
+	if !ok {
+		v, err := Output[F](r, name, 1, nil)
+		if err != nil {
+			return nil, err
+		}
+		return func() (F, error) { return v[0], nil }, nil
+	}
+	if err := same[F](r.be); err != nil {
+		return nil, err
+	}
+	v := make([]F, 1)
+	wait, err := later.ReadLater(host.Bytes(v), int64(off)*int64(r.be.Float().Size()))
+	if err != nil {
+		return nil, err
+	}
+	return func() (F, error) {
+		err := wait()
+		return v[0], err
+	}, nil
+}
 
 // UnitGradient copies the gradient of one unit for one weight.
 func UnitGradient[F host.Float](r *Run, path string, unit int) ([]F, error) {

@@ -143,6 +143,9 @@ func (g *gen) shapes() [][3]int {
 // products is shapes, and greater ones for matrix products.
 func (g *gen) products() [][3]int {
 	all := g.shapes()
+	if g.size > Small { // one of three has tokens as rows
+		all = append(all, [3]int{70, 96, 200}, [3]int{64, 64, 64}, [3]int{66, 128, 80})
+	}
 	if g.size >= Full {
 		all = append(all, [3]int{512, 384, 48}, [3]int{70, 96, 384})
 	}

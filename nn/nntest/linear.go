@@ -104,7 +104,22 @@ func matNTCalls(g *gen) (all []*call) {
 		}
 		all = append(all, c)
 	}
+	if g.size > Small {
+		all = append(all, g.plain(backend.Identity), g.plain(backend.ActGELU))
+	}
 	return all
+}
+
+// plain is a product of tokens without low-rank terms, of two blocks wider than a backend's tiles.
+func (g *gen) plain(act int) *call {
+	c := g.call(backend.Tok, 67)
+	c.I = [4]int{2, act}
+	c.out = []operand{g.out(c, c.axis, 168), {}}
+	c.in = []operand{g.mat(c, c.axis, 68), g.weight(96, 68), g.weight(1, 96), {}, {}, g.weight(72, 68), {}, {}, {}}
+	if act == backend.ActGELU {
+		c.out[1] = g.out(c, c.axis, 168)
+	}
+	return c
 }
 
 // inner is x·y, and the sum of the magnitudes of its terms.

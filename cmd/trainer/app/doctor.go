@@ -94,6 +94,7 @@ func examine() []finding {
 		fused(),
 		{name: "blas", says: "none needed"},
 		{name: "cuda", says: cudaStatus()},
+		cublasLt(),
 		{name: "privacy", says: "train adapters with freeze_a: true (LoRA-FA): half as many numbers get noise, and none is a product of two noisy ones"},
 		hubCache(),
 		tempDir(),
@@ -180,6 +181,12 @@ func kernels() finding {
 		return finding{name: "kernels", bad: err}
 	}
 	return finding{name: "kernels", says: be.Name()}
+}
+
+// cublasLt is what multiplies on GPUs besides our own kernels.
+func cublasLt() finding {
+	says, err := device.CublasLt()
+	return finding{"cublaslt", oneLine(says), err}
 }
 
 // fused checks that a fused multiply-add rounds once: emulators and odd hypervisors have got it wrong.

@@ -62,7 +62,9 @@ func tinyModels() map[string]archtest.Spec {
 	cross, classes, bi := base, base, base
 	cross.Labels, classes.Labels = 1, 3
 	bi.Pooling, bi.Normalize, bi.Similarity = "mean", true, "cosine"
-	return map[string]archtest.Spec{"base": base, "cross": cross, "classes": classes, "bi": bi}
+	wide := base // as GPUs' libraries are given products
+	wide.Hidden, wide.FF = 64, 96
+	return map[string]archtest.Spec{"base": base, "wide": wide, "cross": cross, "classes": classes, "bi": bi}
 }
 
 func runScripts(t *testing.T, dir string) {

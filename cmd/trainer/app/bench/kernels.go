@@ -112,7 +112,7 @@ func Kernels(ctx context.Context, o KernelOptions) (*KernelReport, error) {
 		if ok {
 			if name, n, _ := real.Card(); n == sms {
 				s.Measured = name
-				if err := o.measure(ctx, real, s); err != nil {
+				if err := o.measure(ctx, real, s, groups[sms]); err != nil {
 					return nil, fmt.Errorf("bench: %s: %w", name, err)
 				}
 			}
@@ -162,7 +162,16 @@ func (o *KernelOptions) estimate(ctx context.Context, sms int, cards []Card) (s 
 	p := run.Plan()
 	s.Memory = StepMemory{p.MicroTokens, p.Weights, p.Gradients, p.Moments, p.Arena, p.Other}
 	kernels := map[string]*Kernel{}
-	w.Watch(func(l *backend.Launch, sc *backend.Scalars, _ time.Duration) {
+	w.Watch(o.collect(kernels, cards))
+	for range run.Steps() {
+	}
+	s.list(kernels)
+	return s, run.Err()
+}
+
+// collect adds up launches by kernel.
+func (o *KernelOptions) collect(kernels map[string]*Kernel, cards []Card) backend.Watch {
+	return func(l *backend.Launch, sc *backend.Scalars, d time.Duration) {
 		k := kernels[l.Kernel]
 		if k == nil {
 			k = &Kernel{Name: l.Kernel, Unit: l.Unit, Roofline: make([]float64, len(cards))}
@@ -171,48 +180,54 @@ func (o *KernelOptions) estimate(ctx context.Context, sms int, cards []Card) (s 
 		sizes := backend.Sizes{Count: sc.Count, Pairs: float64(sc.Count[backend.Tok]) * float64(o.Length)}
 		work := l.Work(&sizes)
 		k.Launches++
-		k.GFLOP, k.GByte = k.GFLOP+work.FLOP/1e9, k.GByte+bytesOf(work)/1e9
+		k.GFLOP, k.GByte, k.Seconds = k.GFLOP+work.FLOP/1e9, k.GByte+bytesOf(work)/1e9, k.Seconds+d.Seconds()
 		for i := range cards {
 			k.Roofline[i] += cards[i].Roofline(work, l.Unit)
 		}
-	})
-	for range run.Steps() {
 	}
+}
+
+// list makes kernels those of the step, the longest first.
+func (s *KernelStep) list(kernels map[string]*Kernel) {
+	s.Kernels = nil
 	for _, k := range kernels {
 		s.Kernels = append(s.Kernels, *k)
 	}
 	slices.SortFunc(s.Kernels, func(a, b Kernel) int {
-		if len(cards) > 0 {
+		if len(a.Roofline) > 0 {
 			return cmp.Or(cmp.Compare(b.Roofline[0], a.Roofline[0]), strings.Compare(a.Name, b.Name))
 		}
 		return cmp.Or(cmp.Compare(b.GByte, a.GByte), strings.Compare(a.Name, b.Name))
 	})
-	return s, run.Err()
 }
 
-// measure runs steps on the device: the last by single kernels, which events time.
-func (o *KernelOptions) measure(ctx context.Context, be backend.Watcher, s *KernelStep) error {
+// measure runs steps on the device: the last by single kernels, which events time. Those that are listed then are the
+// device's: cuBLASLt's may be among them, by the algorithms that it has chosen.
+func (o *KernelOptions) measure(ctx context.Context, be backend.Watcher, s *KernelStep, cards []Card) error {
 	const timed = 5 // between one that warms up and one by single kernels
 	run, err := o.start(ctx, be, timed+2, true)
 	if err != nil {
 		return err
 	}
 	defer be.Watch(nil)
-	took := map[string]time.Duration{}
+	took := map[string]*Kernel{}
 	var seconds []float64
 	for step := range run.Steps() {
 		if step.N > 1 && step.N <= timed+1 {
 			seconds = append(seconds, step.Seconds)
 		}
 		if step.N == timed+1 {
-			be.Watch(func(l *backend.Launch, _ *backend.Scalars, d time.Duration) { took[l.Kernel] += d })
+			be.Watch(o.collect(took, cards))
 			run.Trace(func(*backend.Call, backend.Work, time.Duration) {})
 		}
 	}
 	s.StepSeconds = median(seconds)
-	for i := range s.Kernels {
-		s.Kernels[i].Seconds = took[s.Kernels[i].Name].Seconds()
+	for _, k := range s.Kernels {
+		if k.Name == "memset" { // the driver's own, which is not timed
+			took[k.Name] = &k
+		}
 	}
+	s.list(took)
 	return errors.Join(run.Err(), run.Close())
 }
 

@@ -56,6 +56,7 @@ type Config struct {
 	SMs        int    // multiprocessors
 	Memory     int64  // bytes of each device
 	Version    int    // of CUDA, as 12040 for 12.4
+	CublasLt   int    // version of cuBLASLt, as 120803 for 12.8.3 (of CUDA 12.8)
 	Seed       uint64 // see ptx.Config
 	Limit      int64  // instructions of a block, see ptx.Config
 	Workers    int    // blocks of a kernel that run at the same time; 0: GOMAXPROCS
@@ -76,13 +77,13 @@ type Failure struct {
 // Defaults is one device of capability 8.0 with 4 GiB, and nothing that goes wrong.
 func Defaults() Config {
 	return Config{
-		Devices: 1, Name: "PTX emulator", Capability: 80, SMs: 4, Memory: 4 << 30, Version: 12000, Seed: 1, Limit: 1 << 25,
+		Devices: 1, Name: "PTX emulator", Capability: 80, SMs: 4, Memory: 4 << 30, Version: 12000, CublasLt: 120803, Seed: 1, Limit: 1 << 25,
 		LostResult: Unknown,
 	}
 }
 
 // ParseConfig reads "capability=75,memory=64M,fail=cuMemAlloc_v2:3:2" over the defaults. Keys: devices, name, capability,
-// sms, memory (K, M or G), version, seed, workers, limit, fail (function:n:result, again and again), failkernel, losekernel, and
+// sms, memory (K, M or G), version, cublaslt, seed, workers, limit, fail (function:n:result, again and again), failkernel, losekernel, and
 // missing, which is not this package's: the functions that the driver lacks, joined by +.
 func ParseConfig(text string) (Config, error) {
 	c := Defaults()
@@ -103,6 +104,8 @@ func ParseConfig(text string) (Config, error) {
 			c.Memory = n
 		case "version":
 			c.Version = int(n)
+		case "cublaslt":
+			c.CublasLt = int(n)
 		case "seed":
 			c.Seed = uint64(n)
 		case "limit":

@@ -167,6 +167,8 @@ func (d *Driver) Leaks() (all []string) {
 			all = append(all, fmt.Sprintf("a %T", h)[len("a *model."):])
 		case *stream:
 			all = append(all, "stream")
+		case *LtDesc, *LtLayout, *LtPreference, *ltHandle:
+			all = append(all, fmt.Sprintf("cuBLASLt's %T", h))
 		}
 	}
 	return all
