@@ -50,6 +50,7 @@ type Buf struct {
 	Space          Space
 	Axis           Axis
 	Acc            bool // a result is added to what is there
+	First          bool // it is whole and the first of the program to be added there: see Overwriter
 	ID             int  // which weight, gradient, input or index
 	Off            int  // from the start of the space or of what is bound
 	Rows, Cols, Ld int
@@ -161,4 +162,11 @@ type Exec interface {
 	Launch(ctx context.Context, s *Scalars) error
 	Bytes() int64 // memory it reserved besides what is bound: scratch, forms of weights
 	Close() error
+}
+
+// An Overwriter is an Exec that spares gradients being cleared and read again before there is anything in them.
+type Overwriter interface {
+	Exec
+	// Overwrite has later launches write the results that are First over what is there, or add them as the others.
+	Overwrite(on bool)
 }

@@ -124,6 +124,7 @@ func Compile(b *Builder, s Spec) (*Program, error) {
 	}
 	c.reach()
 	c.elide()
+	c.alias()
 	if err := c.lower(); err != nil {
 		return nil, err
 	}

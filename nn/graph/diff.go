@@ -123,13 +123,13 @@ func (d *reverse) node(n *G.Node) {
 	}
 }
 
-// fanIn is the sum of gradients. Those that matmuls give are one call, which sums while it multiplies;
-// the calls that it replaces are pruned.
+// fanIn is the sum of gradients. Those that matmuls give are one call, which sums while it multiplies and adds to
+// the others; the calls that it replaces are pruned.
 func (b *Builder) fanIn(gs []E) E {
 	var products, sum E
 	for _, g := range gs {
 		to := &sum
-		if o, ok := g.info().op.(linearDX); ok && !o.gelu {
+		if o := (linearDX{}); g.info().op == Operator(o) {
 			if to = &products; products.OK() {
 				products = b.Apply(o, slices.Concat(products.info().in, g.info().in)...)
 				continue
@@ -148,7 +148,7 @@ func (b *Builder) fanIn(gs []E) E {
 	case !sum.OK():
 		return products
 	}
-	return b.Add(sum, products)
+	return b.Apply(linearDX{plus: true}, append([]E{sum}, products.info().in...)...)
 }
 
 // cheaply returns a function that gives a node of forward, or the same value made once more where one

@@ -122,31 +122,40 @@ func (o linear) Diff(b *Builder, n E, in []E, dy E) []E {
 // for this, the product is that matmul's epilogue; the plain one is pruned if nobody else reads it.
 func (b *Builder) throughGELU(pre, dy E) E {
 	if b.err == nil {
-		if o, ok := dy.info().op.(linearDX); ok && !o.gelu {
+		if dy.info().op == Operator(linearDX{}) {
 			return b.Apply(linearDX{gelu: true}, append([]E{pre}, dy.info().in...)...)
 		}
 	}
 	return b.Apply(unaryGrad{backend.GELU}, pre, dy)
 }
 
-// linearDX is dx = Σ dy_k w_k over pairs of inputs dy, w; times gelu'(pre) for a first input pre.
-type linearDX struct{ gelu bool }
+// linearDX is dx = Σ dy_k w_k over pairs of inputs dy, w; times gelu'(pre) for a first input pre, or added to a
+// first input sum.
+type linearDX struct{ gelu, plus bool }
 
 func (o linearDX) Name() string { return "linear.dx" }
 
 func (o linearDX) Infer(in []Shape) ([]Shape, error) {
 	pairs := in
-	if o.gelu {
+	if o.gelu || o.plus {
 		pairs = in[1:]
 	}
 	return []Shape{pairs[0].withCols(pairs[1].Cols())}, nil
 }
 
 func (o linearDX) Lower(l *Lowering, out, in []backend.Buf) {
-	act, args := backend.Identity, in
-	if o.gelu {
+	act, args := backend.Identity, slices.Clone(in)
+	switch {
+	case o.gelu:
 		act = backend.ActGELU
-	} else {
+	case o.plus:
+		y := out[0]
+		if in[0] != y { // else the sum is where the product goes
+			l.Call(backend.Scale, []backend.Buf{y}, []backend.Buf{in[0]}, [4]int{}, [4]float64{1})
+		}
+		y.Acc = true
+		out, args[0] = []backend.Buf{y}, backend.Buf{}
+	default:
 		args = slices.Concat([]backend.Buf{{}}, in)
 	}
 	l.Call(backend.MatNN, out, args, [4]int{len(args) / 2, act}, [4]float64{})

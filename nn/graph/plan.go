@@ -21,11 +21,13 @@ func (c *compiler) place() {
 			b.Off, b.ID = b.Off+c.temps[b.ID].off, 0
 		}
 	}
+	added := map[int]bool{}
 	for i := range c.p.Calls {
 		call := &c.p.Calls[i]
 		call.Out, call.In = slices.Clone(call.Out), slices.Clone(call.In) // operators may have shared them
 		for k := range call.Out {
 			fix(&call.Out[k])
+			c.first(call, &call.Out[k], added)
 		}
 		for k := range call.In {
 			fix(&call.In[k])
@@ -34,6 +36,15 @@ func (c *compiler) place() {
 	for name, b := range c.p.Out {
 		fix(&b)
 		c.p.Out[name] = b
+	}
+}
+
+// first marks a result that is the first to be added to a gradient. The gradient of a table is not: nearly all of
+// it stays zero, which tracked memory knows.
+func (c *compiler) first(call *backend.Call, b *backend.Buf, added map[int]bool) {
+	if b.Space == backend.Grad {
+		b.First = b.Acc && !added[b.ID] && call.Op != backend.EmbedGrad
+		added[b.ID] = true
 	}
 }
 

@@ -19,7 +19,7 @@ type Run struct {
 	mem    []backend.Memory
 	host   map[string][]byte // staging of inputs and indexes
 	dirty  []input
-	stores []*Store
+	stale  []span // of gradients: what is cleared, because no call overwrites it
 	units  backend.Memory
 	stride int
 }
@@ -28,6 +28,12 @@ type Run struct {
 type input struct {
 	from []byte
 	to   backend.Memory
+}
+
+// span is n bytes of a memory.
+type span struct {
+	mem    backend.Memory
+	off, n int64
 }
 
 // NewRun reserves the memory of one execution. units is the capacity of a per-unit program.
@@ -115,11 +121,47 @@ func (r *Run) Bind(stores ...*Store) error {
 		return err
 	}
 	old := r.exec
-	r.stores, r.bind, r.exec = stores, bind, exec
+	r.bind, r.exec, r.stale = bind, exec, r.uncovered(stores, bind, exec)
 	if old != nil {
 		return old.Close()
 	}
 	return nil
+}
+
+// uncovered is the gradients in stores that no call of exec can overwrite: there is nobody who adds to them, or
+// what is added first is in parts.
+func (r *Run) uncovered(stores []*Store, bind backend.Binding, exec backend.Exec) (spans []span) {
+	if r.p.PerUnit {
+		return []span{{r.units, 0, r.units.Size()}}
+	}
+	over := map[backend.Block]bool{}
+	if _, ok := exec.(backend.Overwriter); ok {
+		for _, c := range r.p.Calls {
+			for _, b := range c.Out {
+				if b.First {
+					over[bind.Blocks[backend.Grad][b.ID]] = true
+				}
+			}
+		}
+	}
+	for _, s := range stores {
+		from := 0
+		add := func(to int) {
+			if to > from {
+				spans = append(spans, span{s.Grad, s.bytes(from), s.bytes(to - from)})
+			}
+		}
+		for _, g := range s.Seg {
+			if s.Grad != nil && over[s.block(s.Grad, g)] {
+				add(g.Off)
+				from = g.Off + g.Size()
+			}
+		}
+		if s.Grad != nil {
+			add(s.k)
+		}
+	}
+	return spans
 }
 
 // find takes each weight, or its gradient, from the first store that has it.
@@ -163,7 +205,7 @@ func Floats[F host.Float](r *Run, name string) []F {
 }
 
 // Do runs the program on the real rows that s counts. Gradients are added to what is there if
-// accumulate is set, else the stores' gradients are cleared first.
+// accumulate is set, else instead of it.
 func (r *Run) Do(ctx context.Context, s *backend.Scalars, accumulate bool) error {
 	if r.exec == nil {
 		return errors.New("graph: a run without weights: Bind comes first")
@@ -174,9 +216,14 @@ func (r *Run) Do(ctx context.Context, s *backend.Scalars, accumulate bool) error
 		}
 	}
 	if !accumulate && len(r.p.Leaves[backend.Grad]) > 0 {
-		if err := r.clear(); err != nil {
-			return err
+		for _, z := range r.stale {
+			if err := z.mem.Clear(z.off, z.n); err != nil {
+				return err
+			}
 		}
+	}
+	if o, ok := r.exec.(backend.Overwriter); ok {
+		o.Overwrite(!accumulate && !r.p.PerUnit)
 	}
 	return r.exec.Launch(ctx, s)
 }
@@ -189,20 +236,6 @@ func (r *Run) Trace(f backend.Trace) bool {
 		t.Trace(f)
 	}
 	return ok
-}
-
-func (r *Run) clear() error {
-	if r.p.PerUnit {
-		return r.units.Clear(0, r.units.Size())
-	}
-	for _, s := range r.stores {
-		if s.Grad != nil {
-			if err := s.Grad.Clear(0, s.Grad.Size()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // Output copies the first rows rows of an output of the last Do to dst, which grows as needed.

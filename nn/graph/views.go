@@ -112,6 +112,30 @@ func (c *compiler) elide() {
 	}
 }
 
+// alias gives the sum that a matmul adds to the memory of the result, where nobody reads it afterwards.
+func (c *compiler) alias() {
+	whole := c.ofStock()
+	for t, n := range slices.Backward(c.b.nodes) {
+		i := c.b.info[n]
+		if o, ok := i.op.(linearDX); !ok || !o.plus || !c.live[n] {
+			continue
+		}
+		r, sum := result{n, 0}, i.in[0]
+		p := resultOf(sum)
+		_, taken := c.placed[p]
+		read := slices.ContainsFunc(i.in[1:], func(e E) bool { return resultOf(e) == p })
+		if taken || read || whole[p] || len(c.sink[p]) > 0 || c.last[p] != t || sum.info().col >= 0 || c.b.info[p.n].op == nil {
+			continue
+		}
+		if _, ok := c.placed[r]; !ok {
+			c.placed[r] = c.temp(i.out[0], t, max(t, c.last[r]))
+		}
+		c.placed[p] = c.placed[r]
+		from := &c.temps[c.placed[r].ID].from
+		*from = min(*from, c.b.info[p.n].at)
+	}
+}
+
 // ofStock is what stock operators read and write: they know no row stride.
 func (c *compiler) ofStock() map[result]bool {
 	m := map[result]bool{}

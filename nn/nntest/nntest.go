@@ -89,6 +89,7 @@ func TestBackend(t *testing.T, be backend.Backend, size Size) {
 	t.Run("alone", func(t *testing.T) { testAlone(t, be, size) })
 	t.Run("dropout statistics", func(t *testing.T) { testDropout(t, be) })
 	t.Run("relaunched", func(t *testing.T) { testRelaunch(t, be, size) })
+	t.Run("overwritten", func(t *testing.T) { testOverwrite(t, be, size) })
 	t.Run("order", func(t *testing.T) { testOrder(t, be) })
 	t.Run("versions", func(t *testing.T) { testVersions(t, be, size) })
 	t.Run("cancelled", func(t *testing.T) { testCancelled(t, be) })

@@ -58,6 +58,31 @@ func testRelaunch(t *testing.T, be backend.Backend, size Size) {
 	}
 }
 
+// testOverwrite checks that results that are First are, where the backend writes them over what is there, the bits
+// of a call that does not add, and that it adds again when told so.
+func testOverwrite(t *testing.T, be backend.Backend, size Size) {
+	for _, r := range kernels() {
+		g := newGen(r.op, size)
+		for _, c := range r.calls(g) {
+			d := g.variant(c, 0, true, false)
+			if d == nil {
+				continue
+			}
+			b, x := must(t, be, d)
+			if o, ok := x.(backend.Overwriter); ok {
+				added := b.again(t, x)
+				o.Overwrite(true)
+				d.same(t, "overwritten", c.run(t, be, strided), b.again(t, x))
+				o.Overwrite(false)
+				d.same(t, "added", added, b.again(t, x))
+			}
+			if err := x.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // testVersions checks that matrix products see weights change: at once where nothing says when they
 // do, else when their version does.
 func testVersions(t *testing.T, be backend.Backend, size Size) {

@@ -148,7 +148,7 @@ func (b *bench) place(o *operand, k int) backend.Buf {
 	if o.perRow || o.offsets {
 		cols += b.c.spare
 	}
-	buf := backend.Buf{Space: o.space, Axis: o.axis, Acc: o.acc, Rows: rows, Cols: cols, Ld: b.stride(o, k)}
+	buf := backend.Buf{Space: o.space, Axis: o.axis, Acc: o.acc, First: o.acc, Rows: rows, Cols: cols, Ld: b.stride(o, k)}
 	at := (m.end + 16 + 15) &^ 15
 	if b.l == strided {
 		at += 1 + 2*(k%5)

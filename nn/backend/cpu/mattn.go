@@ -21,6 +21,7 @@ const (
 // A tnGrid is the tiles of one gradient and the parts of its rows.
 type tnGrid struct{ o, i, down, across, units, parts int }
 
+// tnGrid has a tile for each worker, and no more than that takes: half a tile packs more than half.
 func (s isa) tnGrid(a *args) tnGrid {
 	dw, rows := a.Dst[0], a.Src[0].Rows
 	g := tnGrid{o: up(min(gradRows, dw.Rows), s.mr), i: up(min(gradCols, dw.Cols), s.nr), parts: 1}
@@ -32,7 +33,7 @@ func (s isa) tnGrid(a *args) tnGrid {
 	for {
 		g.down, g.across = ceil(dw.Rows, g.o), ceil(dw.Cols, g.i)
 		switch {
-		case a.Workers == 1 || g.down*g.across*g.units*g.parts >= 2*a.Workers:
+		case a.Workers == 1 || g.down*g.across*g.units*g.parts >= a.Workers:
 			return g
 		case g.i >= g.o && g.i > 96:
 			g.i = up(g.i/2, s.nr)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -42,7 +43,8 @@ type Args[F Float] struct {
 	Workers  int
 
 	units  [backend.NumAxes][]int32
-	stride int // elements from unit to unit
+	stride int              // elements from unit to unit
+	adding [2]*backend.Call // the call that adds results that are First, and the one that overwrites; nil without such
 }
 
 // A Phase is a kernel's work on pieces of [0, N). Whoever computes an element of a result does so in
@@ -216,6 +218,7 @@ func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch 
 	a, kernel := &e.args[i], &e.be.kernels[c.Op]
 	a.Tasks = &e.tasks
 	a.Call, a.Workers, a.stride = c, e.be.pool.Workers(), bind.PerUnit
+	a.adding = variants(c)
 	a.Dst, a.Src = make([]Mat[F], len(c.Out)), make([]Mat[F], len(c.In))
 	a.Int, a.Version = make([][]int32, len(c.In)), make([]*uint64, len(c.In))
 	a.Form = make([][]F, len(c.In))
@@ -253,6 +256,30 @@ func (e *exec[F]) encode(i int, c *backend.Call, bind backend.Binding) (scratch 
 		return scratch + n, err
 	}
 	return scratch, nil
+}
+
+// variants is c, and what it is where results that are First overwrite.
+func variants(c *backend.Call) (v [2]*backend.Call) {
+	if slices.ContainsFunc(c.Out, func(b backend.Buf) bool { return b.First }) {
+		over := *c
+		over.Out = slices.Clone(c.Out)
+		for k := range over.Out {
+			over.Out[k].Acc = over.Out[k].Acc && !over.Out[k].First
+		}
+		v = [2]*backend.Call{c, &over}
+	}
+	return v
+}
+
+// Overwrite says which calls later launches run.
+func (e *exec[F]) Overwrite(on bool) {
+	for i := range e.args {
+		if a := &e.args[i]; a.adding[0] != nil && on {
+			a.Call = a.adding[1]
+		} else if a.adding[0] != nil {
+			a.Call = a.adding[0]
+		}
+	}
 }
 
 // resolve finds a buffer's memory and checks that it lies inside.
