@@ -21,7 +21,7 @@ const (
 // A tnGrid is the tiles of one gradient and the parts of its rows.
 type tnGrid struct{ o, i, down, across, units, parts int }
 
-// tnGrid has a tile for each worker, and no more than that takes: half a tile packs more than half.
+// tnGrid splits a gradient until each worker has a tile, and no further: half a tile packs more than half.
 func (s isa) tnGrid(a *args) tnGrid {
 	dw, rows := a.Dst[0], a.Src[0].Rows
 	g := tnGrid{o: up(min(gradRows, dw.Rows), s.mr), i: up(min(gradCols, dw.Cols), s.nr), parts: 1}
