@@ -129,8 +129,8 @@ type window struct {
 }
 
 // window covers the loss tilted by θ, but for a negligible part, and the point at unless that is NaN.
-// Tails are bounded as Chernoff did: P̃(L > x) ≤ exp(K(s)-K(θ)-(s-θ)x). A grid of 2h is dominated by none
-// of h, so that its K is never smaller, and may stand for it.
+// Tails are bounded as Chernoff did: P̃(L > x) ≤ exp(K(s)-K(θ)-(s-θ)x). A grid of 2h dominates that of
+// h, so that its K is never smaller, and may stand for it.
 func (c *composition) window(theta, at float64) window {
 	m := c.tilted(theta)
 	small := math.Log(1e-10) - math.Log(max(1, theta*(1+theta)*m.sd()))
@@ -146,7 +146,7 @@ func (c *composition) window(theta, at float64) window {
 		lo, hi = min(lo, at-c.h), max(hi, at+c.h)
 	}
 	lo, hi = max(lo, float64(c.first)*c.h), min(hi, float64(c.last)*c.h)
-	return window{lo, hi, math.Exp(min(0, small+m.k-theta*hi)) * (1 + 1e-9)}
+	return window{lo, hi, 2 * math.Exp(min(0, small+m.k-theta*hi))}
 }
 
 // power returns the tilted masses of the composition modulo n, a power of two: mass i is that of all
@@ -188,8 +188,8 @@ func (c *composition) power(theta float64, n int) (mass []float64, slack float64
 			bound[k] *= math.Exp((t - 1) * math.Log(cmplx.Abs(v)+e))
 		}
 		total += t
-		// The tilt's exponents are rounded, and M(θ) too, in the same way in each step.
-		slack += t * (p.wrong + 8*unit*(2+theta*p.reach+math.Abs(m.k)))
+		// Exponents are rounded, each of at most these sizes; M(θ) cancels, however it is rounded.
+		slack += t * (p.wrong + 8*unit*(750+theta*p.reach+math.Abs(m.k)))
 	}
 	// |Π(z+e)^T - Πz^T| ≤ Σ T|e|·bound, in norm; powers by products err by √5 units a factor.
 	var g, s, size float64

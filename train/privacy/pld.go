@@ -8,8 +8,8 @@ const (
 	tolerance = 3e-4
 	finest    = 2e-6
 	largest   = 1 << 20
-	rough     = 1 << 14
-	few       = 8 // steps
+	rough     = 1 << 14 // where a first look will do
+	few       = 8       // steps
 )
 
 // Epsilon returns the ε of phases at δ: the smallest that the privacy loss distribution shows, rounded
@@ -60,7 +60,7 @@ func Delta(phases []Phase, epsilon float64) (float64, error) {
 	if add.about(epsilon) > worst {
 		worst = max(worst, add.deltaOf(epsilon))
 	}
-	return min(most, worst), nil
+	return min(most, max(worst, smallest)), nil
 }
 
 // countable tells whether the phases have noise enough for a loss that can be laid on a grid. With less,
@@ -135,14 +135,17 @@ func (s *spectrum) epsilon() float64 {
 // deltaOf returns the δ of ε: about first, then with the grid and the tilt for what it is about.
 func (s *spectrum) deltaOf(epsilon float64) float64 {
 	d := s.about(epsilon)
-	s.delta, s.tolerance, s.points = min(.999, max(d/10, 1e-300)), tolerance, largest
-	return min(d, s.profile(func(c *composition) float64 { return c.forDelta(s.delta) }, epsilon).delta(epsilon))
+	s.delta, s.tolerance, s.points = min(.999, max(d/10, smallest)), tolerance, largest
+	return min(d, s.profile(func(c *composition) float64 { return c.forDelta(s.delta) }, epsilon).divergence(epsilon))
 }
 
 // about is a rough bound on the δ of ε.
 func (s *spectrum) about(epsilon float64) float64 {
 	s.delta, s.tolerance, s.points = 1e-30, .1, rough
-	return s.profile(func(c *composition) float64 { return c.forEpsilon(epsilon) }, epsilon).delta(epsilon)
+	if c := s.compose(s.widest() / 256); epsilon > float64(c.last)*c.h {
+		return c.lost
+	}
+	return s.profile(func(c *composition) float64 { return c.forEpsilon(epsilon) }, epsilon).divergence(epsilon)
 }
 
 // A profile is the tilted distribution of the loss of all steps, in a window.
@@ -204,22 +207,27 @@ func (c *composition) profile(theta, k float64, w window, n int) *profile {
 		p.shift += float64(q.steps) * 8 * unit * (1 + q.reach)
 	}
 	p.slack += 8 * unit * (math.Abs(k) + theta*math.Abs(float64(top)*c.h) + theta*float64(n)*c.h)
+	p.slack += 8 * unit * float64(n) // the sums of walk
 	return p
 }
 
-// walk goes down the window to the first point x where stop holds. It returns it and, of all masses
-// above it, a = Σ P̃·e^{-θ(ℓ-x)} and b = Σ P̃·e^{-(θ+1)(ℓ-x)}: from x to the next point, the divergence
-// at ε is e^{K-θx}(a - b·e^{ε-x}).
-func (p *profile) walk(stop func(x, a, b float64) bool) (x, a, b float64, found bool) {
-	da, db := math.Exp(-p.theta*p.h), math.Exp(-(p.theta+1)*p.h)
-	for i := len(p.mass) - 1; i >= 0; i-- {
+// walk goes down the window to the first point x where stop holds. It returns it and, of the masses above
+// it, d = Σ P̃·(e^{-θ(ℓ-x)} - e^{-(θ+1)(ℓ-x)}) and b = Σ P̃·e^{-(θ+1)(ℓ-x)}: from x to the next point, the
+// divergence at ε is e^{K-θx}(d - b·(e^{ε-x}-1)). Both are sums of positive numbers.
+func (p *profile) walk(stop func(x, d, b float64) bool) (x, d, b float64, found bool) {
+	up := math.Exp(-p.theta * p.h)
+	less, both := -up*math.Expm1(-p.h), math.Exp(-(p.theta+1)*p.h)
+	for i := len(p.mass) - 1; ; i-- {
 		x = float64(p.first+int64(i)) * p.h
-		if stop(x, a, b) {
-			return x, a, b, true
+		if stop(x, d, b) {
+			return x, d, b, true
 		}
-		a, b = (a+p.mass[i])*da, (b+p.mass[i])*db
+		if i == 0 {
+			return x, d, b, false
+		}
+		b += p.mass[i]
+		d, b = up*d+less*b, both*b
 	}
-	return x, a, b, false
 }
 
 // epsilon returns the smallest ε ≥ 0 for which δ is shown, and whether that is inside the window: if not,
@@ -230,11 +238,11 @@ func (p *profile) epsilon(delta float64) (e float64, inside bool) {
 		return math.Inf(1), true
 	}
 	budget := math.Log(left) - p.slack - p.k
-	x, a, b, found := p.walk(func(x, a, b float64) bool {
-		return x < 0 || !(a <= b || math.Log(a-b)-p.theta*x <= budget)
+	x, d, b, found := p.walk(func(x, d, _ float64) bool {
+		return x < 0 || !(math.Log(d)-p.theta*x <= budget)
 	})
-	if over := a - math.Exp(budget+p.theta*x); over > 0 && b > 0 {
-		x += math.Log(over / b)
+	if over := d - math.Exp(budget+p.theta*x); found && over > 0 && b > 0 {
+		x += math.Log1p(over / b)
 	}
 	if math.IsNaN(x + p.shift) {
 		return math.Inf(1), true
@@ -242,15 +250,15 @@ func (p *profile) epsilon(delta float64) (e float64, inside bool) {
 	return max(0, x) + p.shift, found
 }
 
-// delta returns δ(ε). Above the window it is what is lost.
-func (p *profile) delta(epsilon float64) float64 {
+// divergence returns δ(ε). Above the window it is what is lost.
+func (p *profile) divergence(epsilon float64) float64 {
 	epsilon -= p.shift
-	x, a, b, found := p.walk(func(x, _, _ float64) bool { return x <= epsilon })
+	x, d, b, found := p.walk(func(x, _, _ float64) bool { return x <= epsilon })
 	if !found {
 		return 1
 	}
-	if d := p.lost + math.Exp(p.k-p.theta*x+p.slack)*max(0, a-b*math.Exp(epsilon-x)); d < 1 { // a number
-		return d
+	if v := p.lost + math.Exp(p.k-p.theta*x+p.slack)*max(0, d-b*math.Expm1(epsilon-x)); v < 1 { // a number
+		return v
 	}
 	return 1
 }

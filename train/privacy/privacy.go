@@ -48,9 +48,12 @@ func check(phases []Phase) error {
 	return nil
 }
 
+// smallest is the least δ: far below it, float64 has no masses.
+const smallest = 1e-200
+
 func checkDelta(delta float64) error {
-	if !(delta > 0 && delta < 1) {
-		return fmt.Errorf("privacy: δ %g, want a number between 0 and 1", delta)
+	if !(delta >= smallest && delta < 1) {
+		return fmt.Errorf("privacy: δ %g, want a number between 0 and 1 (from %g)", delta, smallest)
 	}
 	return nil
 }
