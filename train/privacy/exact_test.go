@@ -1,6 +1,7 @@
 package privacy
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -119,7 +120,8 @@ func TestAnalyticGaussian(t *testing.T) {
 	}
 }
 
-// The transforms' masses are no smaller than those of plain convolution, and hardly larger.
+// The transforms' masses are no smaller than those of plain convolution, and hardly larger; what a window
+// leaves out above is no more than its bound.
 func TestPowerIsPessimistic(t *testing.T) {
 	s := spectrum{phases: []Phase{{.1, .8, 37}}, delta: 1e-9}
 	c := s.compose(.05)
@@ -140,6 +142,19 @@ func TestPowerIsPessimistic(t *testing.T) {
 			}
 			sum = next
 		}
+		w := c.window(theta, math.NaN())
+		var above, bulk float64
+		for i, v := range sum {
+			if l := float64(37*g.first+i) * c.h; l > w.hi {
+				above += v * math.Exp(37*k-theta*l)
+			} else if l > w.lo {
+				bulk += v
+			}
+		}
+		require.LessOrEqual(t, above, w.above, "θ %g", theta)
+		require.InDelta(t, 1, bulk, 1e-8, "θ %g", theta)
+		require.Equal(t, theta < 10, above > 0, "θ %g: what is left out", theta)
+
 		const n = 1 << 12
 		want := make([]float64, n)
 		for i, v := range sum {
@@ -192,6 +207,7 @@ func TestExtremes(t *testing.T) {
 		{[]Phase{{0, 1, 1000}, {0, 0, 5}}, 1e-5, 0, 0},
 		{[]Phase{{.1, 0, 1}}, 1e-5, inf, inf},
 		{[]Phase{{1e-7, 0, 10}}, 1e-5, 0, 0}, // hardly ever seen at all
+		{[]Phase{{1e-7, 0, 10}}, 9e-7, inf, inf},
 		{[]Phase{{.1, 1e-300, 1}}, 1e-5, inf, inf},
 		{[]Phase{{1, .01, 1}}, 1e-5, 5000, 6000},
 		{[]Phase{{.5, .01, 10}}, 1e-5, 40000, 60000},
@@ -265,5 +281,18 @@ func TestSolve(t *testing.T) {
 		require.ErrorContains(t, err, "privacy: ε")
 		_, err = Steps(.1, 1, 1e-5, bad)
 		require.ErrorContains(t, err, "privacy: ε")
+	}
+}
+
+func BenchmarkEpsilon(b *testing.B) {
+	for _, p := range []Phase{{.01, 1, 1000}, {.001, 1, 100_000}, {.01, 2, 1_000_000}, {.1, .3, 100}, {.001, .3, 1000}} {
+		b.Run(fmt.Sprintf("q=%g/sigma=%g/steps=%d", p.Q, p.Sigma, p.Steps), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Epsilon([]Phase{p}, 1e-6); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

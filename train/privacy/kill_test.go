@@ -79,11 +79,7 @@ func killedRun(out string, left int) error {
 		return err
 	}
 	for s := from; ; s++ {
-		c := charge(k, s)
-		if _, err := l.Charge(c); err != nil {
-			return err
-		}
-		d, err := k.Draws(c)
+		d, err := l.Spend(k, charge(k, s))
 		if err != nil {
 			return err
 		}

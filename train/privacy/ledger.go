@@ -159,6 +159,16 @@ func (l *Ledger) Charge(c Charge) (fresh bool, err error) {
 	return true, nil
 }
 
+// Spend charges a step to k and returns its draws: what a training step begins with. The charge's Key and
+// Domain are filled in.
+func (l *Ledger) Spend(k *Key, c Charge) (*Draws, error) {
+	c.Key, c.Domain = k.Fingerprint(), Domain
+	if _, err := l.Charge(c); err != nil {
+		return nil, err
+	}
+	return k.Draws(c)
+}
+
 // put writes and syncs.
 func (l *Ledger) put(b []byte) error {
 	if l.f == nil {
