@@ -58,8 +58,10 @@ func TestGoldenEpsilon(t *testing.T) {
 		if p.Gauss != nil {
 			require.GreaterOrEqual(t, e, *p.Gauss-1e-9, "%+v", p)
 		}
-		r, _, err := EpsilonRDP(p.phases(), p.Delta)
+		r, order, err := EpsilonRDP(p.phases(), p.Delta)
 		require.NoError(t, err)
+		require.Equal(t, convert(renyi(p.phases(), order), order, p.Delta), r, "%+v", p)
+		require.LessOrEqual(t, r, p.Opacus*1.001, "%+v", p)
 		require.GreaterOrEqual(t, r, e, "%+v", p)
 		d, err := Delta(p.phases(), e)
 		require.NoError(t, err)

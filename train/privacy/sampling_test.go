@@ -287,6 +287,8 @@ func TestNoiseIsPinned(t *testing.T) {
 	d.Fill(z, 0)
 	require.Equal(t, []float64{1.4994316492188386, 0.8406548829754259, 0.47118272389678606, -1.1730318258449748}, z)
 	require.Equal(t, []int{6, 7, 17, 19, 68}, d.Sample(100))
+	later := d.Sample(2100)
+	require.Equal(t, []int{2004, 2006, 2009, 2082, 2091}, later[len(later)-5:])
 	require.Equal(t, "insecure-", k.Fingerprint()[:9])
 }
 
