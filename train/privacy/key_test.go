@@ -98,6 +98,9 @@ func TestKeyNeverShows(t *testing.T) {
 			}
 		}
 		if k != nil {
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+				require.Equal(t, k.String(), fmt.Sprintf(verb, k))
+			}
 			b, err := json.Marshal(map[string]any{"key": k, "run": run{Key: k}})
 			require.NoError(t, err)
 			require.Contains(t, string(b), k.Fingerprint())
