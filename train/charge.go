@@ -182,13 +182,12 @@ func (v *private) begin(c *Config) (err error) {
 	return nil
 }
 
-// spend writes that a step is taken, and returns when that is on the disk.
-func (v *private) spend(step int) error {
+// spend writes that a step is taken and, once that is on the disk, gives its draws.
+func (v *private) spend(step int) (chances, error) {
 	if v.ledger == nil {
-		return nil
+		return v.draw(step)
 	}
-	_, err := v.ledger.Charge(v.of(step))
-	return err
+	return v.ledger.Spend(v.key, v.of(step))
 }
 
 func (v *private) close() error {

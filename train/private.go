@@ -128,10 +128,7 @@ func (r *Run) privateStep(units []int) (Step, error) {
 	if err := r.ctx.Err(); err != nil {
 		return fail(err)
 	}
-	if err := v.spend(r.pos.Step); err != nil {
-		return fail(err)
-	}
-	d, err := v.draw(r.pos.Step)
+	d, err := v.spend(r.pos.Step)
 	if err != nil {
 		return fail(err)
 	}
