@@ -114,3 +114,15 @@ extern "C" __global__ void adagrad(const Args a) {
 		u.w[i] -= (float)a.s->lr[u.group] * d / (sqrtf(v) + (float)u.f[2]);
 	});
 }
+
+// shrink: w = sign(w) max(|w| - lr λ, 0), the proximal step of λ |w|
+extern "C" __global__ void shrink(const Args a) {
+	float factor = a.in[1].p[0];
+	if (factor != factor) return;
+	const Update u = ((const Update *)a.in[0].p)[blockIdx.x];
+	float by = (float)(a.s->lr[u.group] * u.f[0]);
+	for (int i = threadIdx.x; i < u.n; i += blockDim.x) {
+		float w = u.w[i];
+		u.w[i] = w > by ? w - by : w < -by ? w + by : 0.f;
+	}
+}

@@ -117,6 +117,34 @@ var rowwise = []row{
 		x := g.tok("x", 4)
 		return g.Mul(g.Linear(x, w, none()), g.Linear(g.Tanh(x), w, g.Scale(g.Unary(backend.Exp, g.param("b", 3)), .1)))
 	}},
+	{"MulCols", func(g *net) graph.E { return g.MulCols(g.tok("x", 4), g.param("g", 4), none(), none()) }},
+	{"MulCols/column", func(g *net) graph.E { return g.MulCols(g.seq("x", 4), g.param("g", 4, 1), none(), none()) }},
+	{"MulCols/constant and bias", func(g *net) graph.E {
+		c := g.Constant(g.param("b", 4), 1.7)
+		return g.Tanh(g.MulCols(g.tok("x", 4), g.param("g", 1, 4), c, g.param("b", 4)))
+	}},
+	{"MulCols/pushed", func(g *net) graph.E {
+		y := g.MulCols(g.tok("x", 4), g.param("g", 4), none(), g.param("b", 4))
+		return g.First(g.Tanh(y), g.index("offsets"))
+	}},
+	{"Product", func(g *net) graph.E { // of inputs: what has no gradient is no weight here
+		u, a := g.Input("u", graph.Mat(3, 2)), g.Input("a", graph.Mat(2, 4))
+		return g.Linear(g.tok("x", 4), g.Add(g.Product(u, a), g.param("w", 3, 4)), none())
+	}},
+	{"InvNorm", func(g *net) graph.E {
+		return g.MulCols(g.tok("x", 4), g.param("m", 4), g.InvNorm(g.Input("w", graph.Mat(4, 3))), none())
+	}},
+	{"Constant", func(g *net) graph.E {
+		return g.MulCols(g.tok("x", 4), g.param("g", 4), g.Constant(g.param("b", 4), -.3), g.param("b", 4))
+	}},
+	{"LinearScaled", func(g *net) graph.E { // scaled by 1: differences see no other
+		c := g.Constant(g.param("b", 3), 1)
+		return g.LinearScaled(g.tok("x", 4), g.param("w", 3, 4), g.param("a", 2, 4), g.param("u", 3, 2), c, g.param("b", 3))
+	}},
+	{"LinearScaled/pushed", func(g *net) graph.E {
+		c := g.Constant(g.Input("c", graph.Mat(3, 1)), 1)
+		return g.First(g.LinearScaled(g.tok("x", 4), g.param("w", 3, 4), g.param("a", 2, 4), g.param("u", 3, 2), c, none()), g.index("offsets"))
+	}},
 	{"Scale", func(g *net) graph.E { return g.Scale(g.tok("x", 4), -1.7) }},
 	{"LayerNorm", func(g *net) graph.E { return g.LayerNorm(g.tok("x", 4), g.param("g", 4), g.param("b", 4), 1e-3) }},
 	{"LayerNorm/residual", func(g *net) graph.E {
@@ -223,8 +251,12 @@ var scores = []row{
 func table() []row {
 	rows := slices.Concat(linears, rowwise, sequences, scores)
 	for f := range backend.NumFuncs {
-		rows = append(rows, row{"Unary/" + []string{"gelu", "tanh", "relu", "sigmoid", "softplus", "exp", "square", "positive"}[f], func(g *net) graph.E {
-			return g.Unary(f, g.tok("x", 4))
+		rows = append(rows, row{"Unary/" + []string{"gelu", "tanh", "relu", "sigmoid", "softplus", "exp", "square", "positive", "invsqrt"}[f], func(g *net) graph.E {
+			x := g.tok("x", 4)
+			if f == backend.InvSqrt { // of what is safely above 0
+				x = g.Unary(backend.Exp, x)
+			}
+			return g.Unary(f, x)
 		}})
 	}
 	return rows
@@ -302,4 +334,37 @@ func TestOverlappingViews(t *testing.T) {
 		return []graph.E{g.Mul(g.Cols(x, 0, 3), g.Cols(x, 1, 3))}
 	}, option{})
 	require.EqualError(t, err, "graph: views that overlap at column 1 have no gradient")
+}
+
+// Of a scaled Linear, the gradients of the low-rank weights are those of dy times the factors; x's is not.
+func TestLinearScaled(t *testing.T) {
+	grads := func(scaled bool, names ...string) [][]float64 {
+		j := start(t, func(g *net) []graph.E {
+			x, w, a, u, b := g.tok("x", 4), g.param("w", 3, 4), g.param("a", 2, 4), g.param("u", 3, 2), g.param("b", 3)
+			c := g.InvNorm(g.Input("c", graph.Mat(3, 2)))
+			if scaled {
+				return []graph.E{g.LinearScaled(x, w, a, u, c, b)}
+			}
+			y := g.Add(g.Linear(x, w, b), g.Linear(g.Linear(x, a, none()), u, none()))
+			if len(names) == 2 { // as if dy were scaled
+				return []graph.E{g.MulCols(y, c, none(), none())}
+			}
+			return []graph.E{y}
+		}, option{})
+		j.do(t)
+		all := j.gradients(t)
+		var out [][]float64
+		for _, n := range names {
+			out = append(out, all[n])
+		}
+		return out
+	}
+	near := func(want, got [][]float64) {
+		for k := range want {
+			require.InDeltaSlice(t, want[k], got[k], 1e-12)
+		}
+	}
+	near(grads(false, "x", "w", "b"), grads(true, "x", "w", "b"))
+	near(grads(false, "a", "u"), grads(true, "a", "u"))
+	require.NotEqual(t, grads(false, "a", "u"), grads(false, "a", "u", "x")[:2])
 }

@@ -54,6 +54,8 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.Sub, rows, 64, binary(func(a, b F) F { return a - b }))
 	set(backend.Mul, rows, 64, binary(func(a, b F) F { return a * b }))
 	set(backend.Scale, rows, 64, scale[F])
+	set(backend.MulCols, rows, 64, mulCols[F])
+	set(backend.MulColsDG, cols, 64, mulColsDG[F])
 	set(backend.Fill, rows, 64, fill[F])
 	set(backend.AddTo, rows, 64, addTo[F])
 	set(backend.Dropout, rows, 16, dropout[F])
@@ -98,6 +100,7 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.AdamW, cols, 4096, adamW[F])
 	set(backend.SGD, cols, 4096, sgd[F])
 	set(backend.Adagrad, cols, 4096, adagrad[F])
+	set(backend.Shrink, cols, 4096, shrink[F])
 	return &t
 }
 
