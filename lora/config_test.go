@@ -49,8 +49,9 @@ func TestParseConfigErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                      "not valid JSON",
 		`[]`:                    "not valid JSON",
-		`{}`:                    `peft_type is null: only "LORA" is supported`,
-		`{"peft_type": "IA3"}`:  `peft_type is "IA3": only "LORA" is supported`,
+		`{}`:                    `peft_type is null: only "LORA" and "IA3" are supported`,
+		`{"peft_type": "VERA"}`: `peft_type is "VERA": only "LORA" and "IA3" are supported`,
+		`{"peft_type": "IA3"}`:  "no targets",
 		`{"peft_type": "LORA"}`: "no targets",
 		`{"peft_type": "LORA", "target_modules": 7}`: "target_modules is 7",
 	} {
@@ -58,14 +59,13 @@ func TestParseConfigErrors(t *testing.T) {
 		require.ErrorContains(t, err, want, text)
 	}
 	for more, want := range map[string]string{
-		`"use_dora": true`:                      "use_dora is true: only plain LoRA is supported",
 		`"fan_in_fan_out": true`:                "fan_in_fan_out is true",
 		`"lora_bias": true`:                     "lora_bias is true",
 		`"use_qalora": true`:                    "use_qalora is true",
 		`"layer_replication": [[0, 4]]`:         "layer_replication is [[0,4]]",
 		`"arrow_config": {"top_k": 2}`:          `arrow_config is {"top_k":2}`,
 		`"trainable_token_indices": [1]`:        "trainable_token_indices is [1]",
-		`"init_lora_weights": "pissa"`:          `init_lora_weights is "pissa": an initialisation that changes the base's weights`,
+		`"init_lora_weights": "olora"`:          `init_lora_weights is "olora": an initialisation that changes the base's weights`,
 		`"init_lora_weights": "pissa_niter_16"`: `init_lora_weights is "pissa_niter_16"`,
 		`"use_better_lora": true`:               "use_better_lora is true: the field is not known",
 		`"better_config": {"a": 1}`:             `better_config is {"a":1}: the field is not known`,

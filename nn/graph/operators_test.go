@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -137,13 +138,12 @@ var rowwise = []row{
 	{"Constant", func(g *net) graph.E {
 		return g.MulCols(g.tok("x", 4), g.param("g", 4), g.Constant(g.param("b", 4), -.3), g.param("b", 4))
 	}},
-	{"LinearScaled", func(g *net) graph.E { // scaled by 1: differences see no other
-		c := g.Constant(g.param("b", 3), 1)
-		return g.LinearScaled(g.tok("x", 4), g.param("w", 3, 4), g.param("a", 2, 4), g.param("u", 3, 2), c, g.param("b", 3))
+	{"LinearScaled", func(g *net) graph.E { // the rows of u a are zero: every factor is eta
+		a := g.Input("zero", graph.Mat(2, 4))
+		return g.LinearScaled(g.tok("x", 4), g.param("w", 3, 4), a, g.Input("u", graph.Mat(3, 2)), g.param("b", 3), 2)
 	}},
 	{"LinearScaled/pushed", func(g *net) graph.E {
-		c := g.Constant(g.Input("c", graph.Mat(3, 1)), 1)
-		return g.First(g.LinearScaled(g.tok("x", 4), g.param("w", 3, 4), g.param("a", 2, 4), g.param("u", 3, 2), c, none()), g.index("offsets"))
+		return g.First(g.LinearScaled(g.tok("x", 4), g.param("w", 3, 4), g.Input("a", graph.Mat(2, 4)), g.Input("u", graph.Mat(3, 2)), none(), 1), g.index("offsets"))
 	}},
 	{"Scale", func(g *net) graph.E { return g.Scale(g.tok("x", 4), -1.7) }},
 	{"LayerNorm", func(g *net) graph.E { return g.LayerNorm(g.tok("x", 4), g.param("g", 4), g.param("b", 4), 1e-3) }},
@@ -338,33 +338,39 @@ func TestOverlappingViews(t *testing.T) {
 
 // Of a scaled Linear, the gradients of the low-rank weights are those of dy times the factors; x's is not.
 func TestLinearScaled(t *testing.T) {
-	grads := func(scaled bool, names ...string) [][]float64 {
-		j := start(t, func(g *net) []graph.E {
-			x, w, a, u, b := g.tok("x", 4), g.param("w", 3, 4), g.param("a", 2, 4), g.param("u", 3, 2), g.param("b", 3)
-			c := g.InvNorm(g.Input("c", graph.Mat(3, 2)))
-			if scaled {
-				return []graph.E{g.LinearScaled(x, w, a, u, c, b)}
-			}
-			y := g.Add(g.Linear(x, w, b), g.Linear(g.Linear(x, a, none()), u, none()))
-			if len(names) == 2 { // as if dy were scaled
-				return []graph.E{g.MulCols(y, c, none(), none())}
-			}
-			return []graph.E{y}
-		}, option{})
+	const eta = 1.5
+	a, u := draw("a", 8), draw("u", 6)
+	factors := make([]float64, 3)
+	for i := range factors {
+		square := 0.
+		for k := range 4 {
+			v := u[2*i]*a[k] + u[2*i+1]*a[4+k]
+			square += v * v
+		}
+		factors[i] = 1 / math.Sqrt(math.Sqrt(square)+1/(eta*eta))
+	}
+	grads := func(f func(g *net, x graph.E) graph.E) map[string][]float64 {
+		j := start(t, func(g *net) []graph.E { return []graph.E{f(g, g.tok("x", 4))} }, option{})
+		if w := graph.Floats[float64](j.r, "factors"); w != nil {
+			copy(w, factors)
+		}
 		j.do(t)
-		all := j.gradients(t)
-		var out [][]float64
-		for _, n := range names {
-			out = append(out, all[n])
-		}
-		return out
+		return j.gradients(t)
 	}
-	near := func(want, got [][]float64) {
-		for k := range want {
-			require.InDeltaSlice(t, want[k], got[k], 1e-12)
-		}
+	plain := func(g *net, x graph.E) graph.E {
+		return g.Add(g.Linear(x, g.param("w", 3, 4), g.param("b", 3)), g.Linear(g.Linear(x, g.param("a", 2, 4), none()), g.param("u", 3, 2), none()))
 	}
-	near(grads(false, "x", "w", "b"), grads(true, "x", "w", "b"))
-	near(grads(false, "a", "u"), grads(true, "a", "u"))
-	require.NotEqual(t, grads(false, "a", "u"), grads(false, "a", "u", "x")[:2])
+	got := grads(func(g *net, x graph.E) graph.E {
+		return g.LinearScaled(x, g.param("w", 3, 4), g.param("a", 2, 4), g.param("u", 3, 2), g.param("b", 3), eta)
+	})
+	same, scaled := grads(plain), grads(func(g *net, x graph.E) graph.E {
+		return g.MulCols(plain(g, x), g.Input("factors", graph.Vec(3)), none(), none())
+	})
+	for _, name := range []string{"x", "w", "b"} {
+		require.InDeltaSlice(t, same[name], got[name], 1e-12, name)
+	}
+	for _, name := range []string{"a", "u"} {
+		require.InDeltaSlice(t, scaled[name], got[name], 1e-12, name)
+	}
+	require.NotEqual(t, same["x"], scaled["x"])
 }

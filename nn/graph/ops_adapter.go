@@ -143,18 +143,21 @@ func (o constant) Lower(l *Lowering, out, _ []backend.Buf) {
 }
 
 // linearScaled is a linear layer with a low-rank term whose weights learn at rates of their own by output. Inputs: x,
-// w, a, u, c, h = x aT and, with bias, that.
-type linearScaled struct{ bias bool }
+// w, a, u, h = x aT and, with bias, that.
+type linearScaled struct {
+	eta  float64
+	bias bool
+}
 
 // LinearScaled is y = x wT + (x aT) uT + bias, x (R,I), w (O,I), a (r,I), u (O,r), bias (O) or the zero E. The
-// gradients of a and u are those that dy c gives, c (O) or (O,1) a constant; that of x is the one of dy (Huang and
-// Balestriero 2024, ALLoRA, section 4.2).
-func (b *Builder) LinearScaled(x, w, a, u, c, bias E) E {
-	in := []E{x, w, a, u, c, b.Apply(projected{}, x, a)}
+// gradients of a and u are those of dy times 1/√(|row| + 1/eta²), column by column, with the length of the row of u a;
+// that of x is the one of dy (Huang and Balestriero 2024, ALLoRA, section 4.2).
+func (b *Builder) LinearScaled(x, w, a, u, bias E, eta float64) E {
+	in := []E{x, w, a, u, b.Apply(projected{}, x, a)}
 	if bias.b != nil {
 		in = append(in, bias)
 	}
-	return b.Apply(linearScaled{bias.b != nil}, in...)
+	return b.Apply(linearScaled{eta, bias.b != nil}, in...)
 }
 
 // projected is x aT, whose gradient its consumer knows.
@@ -177,32 +180,29 @@ func (o linearScaled) plain() linear { return linear{blocks: []block{{bias: o.bi
 
 func rearranged[T any](o linearScaled, in []T) []T {
 	if o.bias {
-		return []T{in[0], in[1], in[6], in[5], in[3]}
+		return []T{in[0], in[1], in[5], in[4], in[3]}
 	}
-	return []T{in[0], in[1], in[5], in[3]}
+	return []T{in[0], in[1], in[4], in[3]}
 }
 
-func (o linearScaled) Infer(in []Shape) ([]Shape, error) {
-	if !isVector(in[4], in[1].Dims[0]) {
-		return nil, fmt.Errorf("want a factor for each output")
-	}
-	return o.plain().Infer(rearranged(o, in))
-}
+func (o linearScaled) Infer(in []Shape) ([]Shape, error) { return o.plain().Infer(rearranged(o, in)) }
 
 func (o linearScaled) Lower(l *Lowering, out, in []backend.Buf) {
 	o.plain().Lower(l, out, rearranged(o, in))
 }
 
 func (o linearScaled) Diff(b *Builder, _ E, in []E, dy E) []E {
-	x, w, a, u, c, h := in[0], in[1], in[2], in[3], in[4], in[5]
-	gs := make([]E, len(in))
+	x, w, a, u, h := in[0], in[1], in[2], in[3], in[4]
+	root := b.Unary(backend.InvSqrt, b.InvNorm(b.Product(u, a))) // (O,1) √|row|
+	c := b.Unary(backend.InvSqrt, b.Add(b.Unary(backend.Square, root), b.Constant(root, 1/(o.eta*o.eta))))
 	scaled := b.MulCols(dy, c, E{}, E{})
+	gs := make([]E, len(in))
 	gs[0] = b.Apply(linearDX{}, dy, w, b.Apply(linearDX{}, dy, u), a)
 	gs[1] = b.Apply(linearDW{}, dy, x)
 	gs[2] = b.Apply(linearDW{}, b.Apply(linearDX{}, scaled, u), x)
 	gs[3] = b.Apply(linearDW{}, scaled, h)
 	if o.bias {
-		gs[6] = b.Apply(colSum{}, dy)
+		gs[5] = b.Apply(colSum{}, dy)
 	}
 	return gs
 }
