@@ -266,6 +266,16 @@ func (a *Adapter) Own() []*nn.Param {
 	return out
 }
 
+// Original are the parameters of the base as they were before Apply.
+func (a *Adapter) Original() []*nn.Param {
+	var out []*nn.Param
+	for _, o := range a.before {
+		p := o.was
+		out = append(out, &p)
+	}
+	return out
+}
+
 // Base are the frozen parameters: what a store of the base must have.
 func (a *Adapter) Base() []*nn.Param {
 	return slices.DeleteFunc(slices.Clone(a.model.Params()), func(p *nn.Param) bool { return slices.Contains(a.params, p) })
@@ -285,7 +295,7 @@ func (a *Adapter) Shape() string {
 		fmt.Fprintf(&b, "%s\n", s.layer.shape())
 	}
 	for _, p := range a.params {
-		fmt.Fprintf(&b, "%s %v %t\n", p.Path, p.Dims, p.Trainable)
+		fmt.Fprintf(&b, "%s %v\n", p.Path, p.Dims)
 	}
 	return b.String()
 }
@@ -311,6 +321,7 @@ func (a *Adapter) restore() {
 	for _, o := range a.after {
 		*o.at = o.was
 	}
+	a.after = nil
 	attach(a.model, a)
 }
 

@@ -82,6 +82,9 @@ func (p *progress) step(s train.Step) {
 		if s.Evaluation != nil {
 			p.env.event("evaluation", "step", s.N, "metrics", s.Evaluation.Values, "best", s.Evaluation.Best)
 		}
+		if s.Ranks != nil {
+			p.env.event("ranks", "step", s.N, "left", s.Ranks.Left, "all", s.Ranks.All)
+		}
 		return
 	case p.bar != nil:
 		text := p.line(s, left)
@@ -93,6 +96,9 @@ func (p *progress) step(s train.Step) {
 	}
 	if e := s.Evaluation; e != nil {
 		fmt.Fprintln(p.lines, p.evaluation(s.N, e))
+	}
+	if k := s.Ranks; k != nil {
+		fmt.Fprintf(p.lines, "ranks after step %d: %d of %d left\n", s.N, k.Left, k.All)
 	}
 }
 
