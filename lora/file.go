@@ -167,7 +167,7 @@ func (a *Adapter) Save(dir string, base Source, stores ...*graph.Store) error {
 }
 
 func (a *Adapter) save(dir string, base Source, stores []*graph.Store) error {
-	cfg, saved, err := a.saved(func(p *nn.Param) ([]float64, error) { return read(stores, p.Path) })
+	cfg, saved, err := a.saved(valuesOf(stores))
 	if err != nil {
 		return err
 	}

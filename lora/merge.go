@@ -12,7 +12,7 @@ import (
 // the base, under their names, whose Init gives the values of now; what was trained in full, and trained biases, are as
 // trained. The stores are those of Run.Bind, the adapter's before the base's; they are only read.
 func (a *Adapter) Merge(stores ...*graph.Store) ([]*nn.Param, error) {
-	v := func(p *nn.Param) ([]float64, error) { return read(stores, p.Path) }
+	v := valuesOf(stores)
 	at, merged := map[*nn.Param]*site{}, map[*nn.Param][]float64{}
 	for i := range a.sites {
 		at[a.sites[i].base.W] = &a.sites[i] // which comes before the bias
@@ -59,6 +59,10 @@ func (s *site) merge(v values, merged map[*nn.Param][]float64) error {
 	}
 	merged[s.base.W] = w
 	return s.layer.fold(v, w, b)
+}
+
+func valuesOf(stores []*graph.Store) values {
+	return func(p *nn.Param) ([]float64, error) { return read(stores, p.Path) }
 }
 
 // read is a weight from the first store that has it.
