@@ -333,6 +333,77 @@ func (d *doraLinear) atConstantNorm(t *testing.T, own, base *graph.Store, f func
 	return y
 }
 
+// What does not go together is refused in one line, and leaves the model as it was.
+func TestKindErrors(t *testing.T) {
+	low := func(kind string, edit func(c *Config)) Config {
+		c := DefaultsOf(kind)
+		c.Targets = []string{"key"}
+		if c.Feedforward = nil; c.Rank > 0 {
+			c.Rank = 2
+		}
+		edit(&c)
+		return c
+	}
+	for want, cfg := range map[string]Config{
+		`init orthogonal wants an even rank, not 3 for "bert.encoder.layer.0.attention.self.key"`: low(Plain, func(c *Config) { c.Init, c.Rank = InitOrthogonal, 3 }),
+		`init "olora" is none of gaussian, orthogonal, pissa`:                                     low(Plain, func(c *Config) { c.Init = "olora" }),
+		`init: pissa does not go with kind dora`:                                                  low(DoRA, func(c *Config) { c.Init = InitPiSSA }),
+		`init: pissa does not go with kind dynamic`:                                               low(Dynamic, func(c *Config) { c.Init = InitPiSSA }),
+		`init pissa wants a positive alpha, not -1`:                                               low(Plain, func(c *Config) { c.Init, c.Alpha = InitPiSSA, -1 }),
+		`rank 9 for "bert.encoder.layer.0.attention.self.key", which is (8,8)`:                    low(Plain, func(c *Config) { c.Init, c.Rank = InitPiSSA, 9 }),
+		`lora_plus is the learning rate of B over that of A, which freeze_a does not train`:       low(Plain, func(c *Config) { c.FreezeA, c.LoRAPlus = true, 4 }),
+		`lora_plus +Inf: want a positive number`:                                                  low(Plain, func(c *Config) { c.LoRAPlus = math.Inf(1) }),
+		`lora_plus -1: want a positive number`:                                                    low(Plain, func(c *Config) { c.LoRAPlus = -1 }),
+		`rank does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Rank = 4 }),
+		`alpha does not go with kind ia3`:                                                         low(IA3, func(c *Config) { c.Alpha = 4 }),
+		`dropout does not go with kind ia3`:                                                       low(IA3, func(c *Config) { c.Dropout = .1 }),
+		`bias does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Bias = BiasAll }),
+		`init does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Init = InitGaussian }),
+		`freeze_a does not go with kind ia3`:                                                      low(IA3, func(c *Config) { c.FreezeA = true }),
+		`feedforward "dense" is no target`:                                                        low(IA3, func(c *Config) { c.Feedforward = []string{"dense"} }),
+		`feedforward does not go with kind lora`:                                                  low(Plain, func(c *Config) { c.Feedforward = []string{"key"} }),
+		`both feedforward names and a pattern`:                                                    low(IA3, func(c *Config) { c.Feedforward, c.FeedforwardPattern = []string{"key"}, "x" }),
+		`feedforward pattern "(" is no regular expression`:                                        low(IA3, func(c *Config) { c.FeedforwardPattern = "(" }),
+		`alpha does not go with kind allora`:                                                      low(ALLoRA, func(c *Config) { c.Alpha = 4 }),
+		`dropout does not go with kind allora`:                                                    low(ALLoRA, func(c *Config) { c.Dropout = .1 }),
+		`eta 0: want a positive number`:                                                           low(ALLoRA, func(c *Config) { c.Eta = 0 }),
+		`eta NaN: want a positive number`:                                                         low(ALLoRA, func(c *Config) { c.Eta = math.NaN() }),
+		`eta does not go with kind lora`:                                                          low(Plain, func(c *Config) { c.Eta = 1 }),
+		`shrink 0: want a positive number`:                                                        low(Dynamic, func(c *Config) { c.Shrink = 0 }),
+		`shrink does not go with kind dora`:                                                       low(DoRA, func(c *Config) { c.Shrink = 1 }),
+		`target "quary" matches no module`:                                                        low(IA3, func(c *Config) { c.Targets = []string{"quary"} }),
+		`rank is 0, below 1`:                                                                      low(ALLoRA, func(c *Config) { c.Rank = 0 }),
+		`alpha NaN: want a finite number`:                                                         low(DoRA, func(c *Config) { c.Alpha = math.NaN() }),
+	} {
+		m := smallCross(t)
+		_, err := Apply(m, cfg, 1)
+		require.ErrorContains(t, err, want)
+		require.True(t, strings.HasPrefix(err.Error(), "lora: ") && !strings.Contains(err.Error(), "\n"), err)
+		require.Len(t, m.Params(), 41)
+		for _, p := range m.Params() {
+			require.True(t, p.Trainable)
+		}
+	}
+	for _, kind := range Kinds() {
+		require.NoError(t, DefaultsOf(kind).Check(), kind)
+	}
+	// A weight that is not finite has no singular values.
+	m := smallCross(t)
+	a, err := Apply(m, low(Plain, func(c *Config) { c.Init = InitPiSSA }), 1)
+	require.NoError(t, err)
+	a.Remove()
+	for _, p := range m.Params() {
+		if strings.HasSuffix(p.Path, "key.weight") {
+			p.Init = func(dst []float32) error { dst[0] = float32(math.Inf(1)); return nil }
+		}
+	}
+	a, err = Apply(m, low(Plain, func(c *Config) { c.Init = InitPiSSA }), 1)
+	require.NoError(t, err)
+	_, err = nn.NewStore(golden.Ref[float32](t, 1), a.Own(), false)
+	require.ErrorContains(t, err, "is a weight not finite?")
+	require.NotContains(t, err.Error(), "\n")
+}
+
 // ALLoRA's gradients are LoRA's of A and B with the rows of the gradient of B A scaled.
 func TestALLoRA(t *testing.T) {
 	const eta = 2.
