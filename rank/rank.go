@@ -97,6 +97,7 @@ func New(m arch.Model) (*Ranker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rank: %w", err)
 	}
+	r.base.ref = "" // its values may be others than those of the directory
 	return r, nil
 }
 

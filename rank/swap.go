@@ -159,3 +159,14 @@ func (r *Ranker) loadLike(ctx context.Context, ref string) (*loaded, error) {
 	}
 	return l, nil
 }
+
+// Programs is how many programs have been compiled so far, of all adapters that the ranker has had.
+func (r *Ranker) Programs() int {
+	r.swap.Lock()
+	defer r.swap.Unlock()
+	n := 0
+	for _, s := range r.kept {
+		n += s.Programs()
+	}
+	return n
+}
