@@ -14,15 +14,20 @@ import (
 //
 //	y = W x + b + Scale B diag(w) A x    and after each update    w = sign(w) max(|w| - lr λ, 0)
 //
-// W (R) starts at ones and is not decayed. Saved is plain LoRA: w goes into B, and ranks whose weight is zero are left
+// W (R) starts at ones, is not decayed, and learns rankRate times as fast as the matrices: Adam's steps are of the size
+// of the rate, and with theirs no weight would come from 1 to 0 in a run. λ below 1 leaves what every step's gradient
+// holds up. Saved is plain LoRA: w goes into B, and ranks whose weight is zero are left
 // out; a module without any keeps one rank of zeros.
 type dynamicLinear struct {
 	*Linear
 	W *nn.Param
 }
 
+// rankRate is the learning rate of ranks' weights over that of A and B: sizes of 1 against some hundredths.
+const rankRate = 100
+
 func newDynamic(l *Linear, shrink float64) *dynamicLinear {
-	return &dynamicLinear{l, &nn.Param{Path: l.Path + ".lora_w", Dims: []int{l.Rank()}, Trainable: true, Init: nn.Ones, Shrink: shrink}}
+	return &dynamicLinear{l, &nn.Param{Path: l.Path + ".lora_w", Dims: []int{l.Rank()}, Trainable: true, Init: nn.Ones, Rate: rankRate, Shrink: shrink}}
 }
 
 func (l *dynamicLinear) Params() []*nn.Param { return append(l.Base.Params(), l.own()...) }
