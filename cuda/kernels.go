@@ -18,7 +18,7 @@ var kernelFiles = []struct {
 }{
 	{"element", []string{
 		"unary1", "unary4", "unary_grad1", "unary_grad4", "add1", "add4", "sub1", "sub4", "mul1", "mul4", "scale1", "scale4",
-		"fill1", "fill4", "copy1", "copy4", "mulconst1", "mulconst4", "bce1", "bce4", "bce_grad1", "bce_grad4",
+		"mulcols1", "mulcols4", "fill1", "fill4", "copy1", "copy4", "mulconst1", "mulconst4", "bce1", "bce4", "bce_grad1", "bce_grad4",
 		"dropout1", "dropout4", "rowsum_grad1", "pairs1", "outer1", "pairs_grad1", "gather1",
 	}},
 	{"rows", []string{
@@ -27,8 +27,8 @@ var kernelFiles = []struct {
 	}},
 	{"norm", []string{"norm1", "norm4", "norm_dx1", "norm_dx4", "norm_any", "norm_dx_any"}},
 	{"pool", []string{"first", "mean", "max_pool", "first_grad", "mean_grad", "max_grad"}},
-	{"reduce", []string{"colsum", "norm_dg", "sum_parts", "sum_products", "clear", "embed_grad", "embed_few"}},
-	{"update", []string{"sumsq_pieces", "sumsq", "clip", "adamw", "sgd", "adagrad", "row_norm", "clip_rows", "sum_rows"}},
+	{"reduce", []string{"colsum", "mulcols_dg", "norm_dg", "sum_parts", "sum_products", "clear", "embed_grad", "embed_few"}},
+	{"update", []string{"sumsq_pieces", "sumsq", "clip", "adamw", "sgd", "adagrad", "shrink", "row_norm", "clip_rows", "sum_rows"}},
 	{"attn", []string{"attn_32", "attn_64"}},
 	{"attn_grad", []string{"attn_dq_32", "attn_dq_64", "attn_dkv_32", "attn_dkv_64"}},
 	{"attn_tf32", []string{"attn_tf32_32", "attn_tf32_64", "attn_dq_tf32_32", "attn_dq_tf32_64", "attn_dkv_tf32_32", "attn_dkv_tf32_64"}},
@@ -47,6 +47,7 @@ var encoders = func() (t [backend.NumOps]func(*encoder, *resolved) error) {
 	t[backend.MatNN] = (*encoder).matNN
 	t[backend.MatTN] = (*encoder).matTN
 	t[backend.ColSum] = sumRows("colsum", 1)
+	t[backend.MulColsDG] = sumRows("mulcols_dg", 1)
 	t[backend.NormDG] = sumRows("norm_dg", 2)
 
 	t[backend.Unary] = elements("unary", 1)
@@ -55,6 +56,7 @@ var encoders = func() (t [backend.NumOps]func(*encoder, *resolved) error) {
 	t[backend.Sub] = elements("sub", 2)
 	t[backend.Mul] = elements("mul", 2)
 	t[backend.Scale] = elements("scale", 1)
+	t[backend.MulCols] = elements("mulcols", 1)
 	t[backend.Fill] = elements("fill", 0)
 	t[backend.AddTo] = func(e *encoder, r *resolved) error {
 		r.a.acc = 1
@@ -107,6 +109,7 @@ var encoders = func() (t [backend.NumOps]func(*encoder, *resolved) error) {
 		e.add(r.Node, launch{kernel: "sum_rows", grid: [3]int{ceil(r.Out[0].Cols, threads), 1, 1}, block: threads, args: &r.a})
 		return nil
 	}
+	t[backend.Shrink] = (*encoder).update
 	return t
 }()
 

@@ -67,7 +67,7 @@ type pending struct {
 }
 
 func isUpdate(op backend.Op) bool {
-	return op == backend.AdamW || op == backend.SGD || op == backend.Adagrad
+	return op == backend.AdamW || op == backend.SGD || op == backend.Adagrad || op == backend.Shrink
 }
 
 // update collects an update; others of its kind that follow join it.
@@ -112,7 +112,7 @@ func (e *encoder) flush() error {
 		a := &args{}
 		a.in[0] = mat{p: e.tabled(bytesOf(p.pieces)), axis: -1}
 		a.in[1] = mat{p: p.factor}
-		kernel := map[backend.Op]string{backend.AdamW: "adamw", backend.SGD: "sgd", backend.Adagrad: "adagrad"}[p.op]
+		kernel := map[backend.Op]string{backend.AdamW: "adamw", backend.SGD: "sgd", backend.Adagrad: "adagrad", backend.Shrink: "shrink"}[p.op]
 		e.at = p.call
 		e.add(p.node, launch{kernel: kernel, grid: [3]int{len(p.pieces), 1, 1}, block: threads, args: a, table: true, does: p.does})
 		*p = pending{}

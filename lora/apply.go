@@ -16,15 +16,18 @@ type Adapter struct {
 	model  Model  // with wrapped layers
 	sites  []site // in the order of the model's slots
 	params []*nn.Param
-	before []original
+	before []original // of the base's parameters
+	after  []original // the same while the adapter is taken out
 	info   Summary
 }
 
 // site is one wrapped layer.
 type site struct {
-	slot nn.Slot
-	base *nn.Linear
-	lora *Linear
+	slot  nn.Slot
+	base  *nn.Linear
+	layer adapted
+	low   *Linear // its A and B; nil: it has none
+	pissa *pissa  // nil: A and B do not start from the base's weight
 }
 
 // original is a parameter of the base as it was before Apply.
@@ -91,7 +94,7 @@ func apply(m Model, cfg Config, seed uint64, strict bool) (*Adapter, error) {
 // newSite makes the adapter of one slot.
 func (a *Adapter) newSite(s nn.Slot, match *matcher, seed uint64, saved map[string]bool, strict bool) (site, error) {
 	base, ok := (*s.Layer).(*nn.Linear)
-	if _, twice := (*s.Layer).(*Linear); twice {
+	if _, twice := (*s.Layer).(adapted); twice {
 		return site{}, fmt.Errorf("module %q has an adapter already", s.Path)
 	}
 	if !ok {
@@ -101,11 +104,37 @@ func (a *Adapter) newSite(s nn.Slot, match *matcher, seed uint64, saved map[stri
 		// PEFT matches modules to save by the end of their path and fails on such a file.
 		return site{}, fmt.Errorf("module %q would be trained in full and through an adapter: a module to save, of %q, is the end of its path; exclude it", s.Path, a.cfg.ModulesToSave)
 	}
-	rank, alpha := match.size(s.Path)
-	if limit := min(base.In(), base.Out()); strict && rank > limit {
-		return site{}, fmt.Errorf("rank %d for %q, which is (%d,%d): the rank is at most %d", rank, s.Path, base.Out(), base.In(), limit)
+	if a.cfg.Kind == IA3 {
+		return site{slot: s, base: base, layer: newIA3(s.Path, base, match.feedforward(s.Path))}, nil
 	}
-	return site{s, base, newLinear(s.Path, base, rank, a.cfg.scale(rank, alpha), a.cfg.Dropout, seed)}, nil
+	rank, alpha := match.size(s.Path)
+	limit := min(base.In(), base.Out())
+	switch {
+	case strict && rank > limit:
+		return site{}, fmt.Errorf("rank %d for %q, which is (%d,%d): the rank is at most %d", rank, s.Path, base.Out(), base.In(), limit)
+	case a.cfg.Init == InitPiSSA && rank > limit:
+		return site{}, fmt.Errorf("rank %d for %q, which is (%d,%d): it has not so many singular values", rank, s.Path, base.Out(), base.In())
+	case a.cfg.Init == InitPiSSA && saved[base.W.Path]:
+		return site{}, fmt.Errorf("init pissa takes from the weight of %q, which is trained in full", s.Path)
+	case a.cfg.Init == InitPiSSA && a.cfg.scale(rank, alpha) < 0:
+		return site{}, fmt.Errorf("init pissa wants a positive alpha, not %v for %q", alpha, s.Path)
+	case a.cfg.Init == InitOrthogonal && rank%2 != 0:
+		return site{}, fmt.Errorf("init orthogonal wants an even rank, not %d for %q", rank, s.Path)
+	}
+	low := newLinear(s.Path, base, rank, a.cfg.scale(rank, alpha), &a.cfg, seed)
+	made := site{slot: s, base: base, layer: low, low: low}
+	switch a.cfg.Kind {
+	case DoRA:
+		made.layer = newDoRA(low)
+	case ALLoRA:
+		made.layer = &alloraLinear{low, a.cfg.Eta}
+	case Dynamic:
+		made.layer = newDynamic(low, a.cfg.Shrink)
+	}
+	if a.cfg.Init == InitPiSSA {
+		made.pissa = newPiSSA(low)
+	}
+	return made, nil
 }
 
 // resolveSaved completes task and modules to save, and returns the paths of the base's parameters that
@@ -182,8 +211,12 @@ func compact(names []string) []string {
 // wrap changes the model. Nothing fails from here on.
 func (a *Adapter) wrap(base []*nn.Param, saved map[string]bool) {
 	bias := map[string]bool{}
+	ours := map[*nn.Param]bool{}
 	for _, s := range a.sites {
-		*s.slot.Layer = s.lora
+		*s.slot.Layer = s.layer
+		for _, p := range s.layer.own() {
+			ours[p] = true
+		}
 		if s.base.B != nil {
 			bias[s.base.B.Path] = a.cfg.Bias == BiasLoRAOnly
 		}
@@ -193,14 +226,21 @@ func (a *Adapter) wrap(base []*nn.Param, saved map[string]bool) {
 		isBias := p.Path == "bias" || strings.HasSuffix(p.Path, ".bias")
 		p.Trainable = saved[p.Path] || bias[p.Path] || a.cfg.Bias == BiasAll && isBias
 	}
-	a.info = Summary{Kind: Plain}
+	for _, s := range a.sites {
+		if s.pissa != nil {
+			s.pissa.install()
+		}
+	}
+	a.info = Summary{Kind: a.cfg.Kind}
 	for _, p := range a.model.Params() {
 		a.info.All += p.Size()
-		if !p.Trainable {
+		if !p.Trainable && !ours[p] {
 			continue
 		}
 		a.params = append(a.params, p)
-		a.info.Trainable += p.Size()
+		if p.Trainable {
+			a.info.Trainable += p.Size()
+		}
 		if p.Created {
 			a.info.Created = append(a.info.Created, p.Path)
 		}
@@ -214,6 +254,28 @@ func (a *Adapter) wrap(base []*nn.Param, saved map[string]bool) {
 // of these goes before the base's in Run.Bind.
 func (a *Adapter) Params() []*nn.Param { return slices.Clone(a.params) }
 
+// Own are the parameters whose values are the adapter's: Params, and the weights of the base that it changes
+// while it is applied (PiSSA). A store of them goes before one of the base.
+func (a *Adapter) Own() []*nn.Param {
+	out := a.Params()
+	for _, s := range a.sites {
+		if s.pissa != nil {
+			out = append(out, s.base.W)
+		}
+	}
+	return out
+}
+
+// Original are the parameters of the base as they were before Apply.
+func (a *Adapter) Original() []*nn.Param {
+	var out []*nn.Param
+	for _, o := range a.before {
+		p := o.was
+		out = append(out, &p)
+	}
+	return out
+}
+
 // Base are the frozen parameters: what a store of the base must have.
 func (a *Adapter) Base() []*nn.Param {
 	return slices.DeleteFunc(slices.Clone(a.model.Params()), func(p *nn.Param) bool { return slices.Contains(a.params, p) })
@@ -225,15 +287,42 @@ func (a *Adapter) Config() Config { return a.cfg }
 // Summary tells what Apply did.
 func (a *Adapter) Summary() Summary { return a.info }
 
+// Shape is all that programs of the model depend on but for the base: adapters of equal shapes differ in
+// values only, so that one's programs serve the other.
+func (a *Adapter) Shape() string {
+	var b strings.Builder
+	for _, s := range a.sites {
+		fmt.Fprintf(&b, "%s\n", s.layer.shape())
+	}
+	for _, p := range a.params {
+		fmt.Fprintf(&b, "%s %v\n", p.Path, p.Dims)
+	}
+	return b.String()
+}
+
 // Remove takes the adapters out: layers and parameters of the base are as they were before Apply.
 func (a *Adapter) Remove() {
+	a.after = nil
 	for _, s := range a.sites {
 		*s.slot.Layer = s.base
 	}
 	for _, o := range a.before {
+		a.after = append(a.after, original{o.at, *o.at})
 		*o.at = o.was
 	}
 	attach(a.model, nil)
+}
+
+// restore puts adapters that were removed back.
+func (a *Adapter) restore() {
+	for _, s := range a.sites {
+		*s.slot.Layer = s.layer
+	}
+	for _, o := range a.after {
+		*o.at = o.was
+	}
+	a.after = nil
+	attach(a.model, a)
 }
 
 // A Summary tells what an adapter changed. Trainable and All count elements.

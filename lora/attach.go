@@ -23,7 +23,7 @@ func (w attached) Save(dir string, base arch.Base, s *graph.Store) error {
 }
 
 // Fingerprint is the configuration.
-func (w attached) Fingerprint() string { return fmt.Sprintf("lora %+v", w.a.cfg) }
+func (w attached) Fingerprint() string { return fmt.Sprintf("%s %+v", w.a.cfg.Kind, w.a.cfg) }
 
 // attach makes the model save a, or itself where a is nil.
 func attach(m Model, a *Adapter) {

@@ -19,7 +19,7 @@ type Source struct{ Name, Revision string }
 // false or empty. PEFT writes all of them.
 var off = []string{
 	"alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias", "megatron_config",
-	"monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_dora", "use_qalora",
+	"monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
 	"velora_config", "fan_in_fan_out",
 }
 
@@ -31,8 +31,9 @@ var idle = []string{
 }
 
 // inits are the initialisations that leave the base's weights as they are: after training there is no
-// difference between them. The others ("pissa", "olora", "corda", "loftq" ...) change the base.
-var inits = []string{"true", "false", "null", `"gaussian"`, `"eva"`, `"orthogonal"`}
+// difference between them. PEFT repeats "pissa" when it opens the adapter, and so do we. The others ("olora", "corda",
+// "loftq" ...) change the base in ways that are not known here.
+var inits = []string{"true", "false", "null", `"gaussian"`, `"eva"`, `"orthogonal"`, `"pissa"`}
 
 // fields reads a JSON object field by field.
 type fields struct {
@@ -97,17 +98,63 @@ func parseConfig(data []byte) (Config, Source, error) {
 		}
 		f.raw[name] = b.Bytes()
 	}
-	f.refuse()
 	f.get("base_model_name_or_path", &src.Name)
 	f.get("revision", &src.Revision)
-	c = Config{Kind: Plain, Bias: BiasNone, Rank: 8, Alpha: 8, Task: TaskUnnamed} // PEFT's, where a field is absent
+	if string(f.raw["peft_type"]) == `"IA3"` {
+		c = f.ia3()
+	} else {
+		c = f.lora()
+	}
+	f.rest()
+	if f.err == nil {
+		f.err = c.check()
+	}
+	return c, src, f.err
+}
+
+// lora reads the fields of a LoraConfig.
+func (f *fields) lora() Config {
+	f.refuse()
+	c := Config{Kind: Plain, Bias: BiasNone, Rank: 8, Alpha: 8, Task: TaskUnnamed} // PEFT's, where a field is absent
 	f.get("r", &c.Rank)
 	f.get("lora_alpha", &c.Alpha)
 	f.get("lora_dropout", &c.Dropout)
 	f.get("use_rslora", &c.UseRSLoRA)
+	dora := false
+	if f.get("use_dora", &dora); dora {
+		c.Kind = DoRA
+	}
+	if string(f.raw["init_lora_weights"]) == `"pissa"` {
+		c.Init = InitPiSSA
+	}
 	f.get("rank_pattern", &c.RankPattern)
 	f.get("alpha_pattern", &c.AlphaPattern)
 	f.get("bias", &c.Bias)
+	f.modules(&c)
+	f.layers(&c)
+	if len(c.RankPattern) == 0 {
+		c.RankPattern = nil
+	}
+	if len(c.AlphaPattern) == 0 {
+		c.AlphaPattern = nil
+	}
+	return c
+}
+
+// ia3 reads the fields of an IA3Config.
+func (f *fields) ia3() Config {
+	c := Config{Kind: IA3, Bias: BiasNone, Task: TaskUnnamed}
+	for _, name := range []string{"peft_type", "auto_mapping", "inference_mode", "init_ia3_weights", "peft_version", "runtime_config"} {
+		f.read[name] = true
+	}
+	f.switchedOff("fan_in_fan_out", "IA3")
+	f.modules(&c)
+	c.Feedforward, c.FeedforwardPattern = f.names("feedforward_modules")
+	return c
+}
+
+// modules decodes which modules are meant.
+func (f *fields) modules(c *Config) {
 	f.get("modules_to_save", &c.ModulesToSave)
 	f.get("task_type", &c.Task)
 	c.Targets, c.TargetPattern = f.names("target_modules")
@@ -115,19 +162,14 @@ func parseConfig(data []byte) (Config, Source, error) {
 		c.Targets, c.TargetPattern = []string{AllLinear}, ""
 	}
 	c.Exclude, c.ExcludePattern = f.names("exclude_modules")
-	f.layers(&c)
 	c.ModulesToSave = compact(c.ModulesToSave)
-	if len(c.RankPattern) == 0 {
-		c.RankPattern = nil
+}
+
+// switchedOff refuses a field that is not null, false or empty.
+func (f *fields) switchedOff(name, kind string) {
+	if f.read[name] = true; !empty(f.raw[name]) {
+		f.fail("%s is %s: only plain %s is supported", name, brief(f.raw[name]), kind)
 	}
-	if len(c.AlphaPattern) == 0 {
-		c.AlphaPattern = nil
-	}
-	f.rest()
-	if f.err == nil {
-		f.err = c.check()
-	}
-	return c, src, f.err
 }
 
 // refuse finds what is not supported, and says its name.
@@ -137,12 +179,10 @@ func (f *fields) refuse() {
 		kind = brief(raw)
 	}
 	if f.read["peft_type"] = true; kind != `"LORA"` {
-		f.fail(`peft_type is %s: only "LORA" is supported`, kind)
+		f.fail(`peft_type is %s: only "LORA" and "IA3" are supported`, kind)
 	}
 	for _, name := range off {
-		if f.read[name] = true; !empty(f.raw[name]) {
-			f.fail("%s is %s: only plain LoRA is supported", name, brief(f.raw[name]))
-		}
+		f.switchedOff(name, "LoRA")
 	}
 	f.read["init_lora_weights"] = true
 	if raw, ok := f.raw["init_lora_weights"]; ok && !slices.Contains(inits, string(raw)) {
@@ -182,29 +222,19 @@ func (f *fields) rest() {
 // encodeConfig writes an adapter_config.json as PEFT does: every field, sorted, indented by two.
 func encodeConfig(c *Config, src Source) ([]byte, error) {
 	m := map[string]any{}
-	for _, name := range slices.Concat(off, idle) {
-		m[name] = nil
+	if c.Kind == IA3 {
+		m["auto_mapping"], m["fan_in_fan_out"], m["init_ia3_weights"] = nil, false, true
+		m["peft_type"], m["feedforward_modules"] = "IA3", listOr(c.Feedforward, c.FeedforwardPattern)
+		if m["feedforward_modules"] == nil {
+			m["feedforward_modules"] = []string{} // null would be PEFT's own choice
+		}
+	} else {
+		c.encodeLoRA(m)
 	}
-	for _, name := range []string{"ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora"} {
-		m[name] = false
-	}
-	delete(m, "runtime_config")
-	m["inference_mode"], m["init_lora_weights"], m["loftq_config"] = true, true, struct{}{}
-	m["megatron_core"], m["qalora_group_size"] = "megatron.core", 16
-	m["peft_type"], m["peft_version"] = "LORA", peftVersion
+	m["inference_mode"], m["peft_version"] = true, peftVersion
 	m["base_model_name_or_path"], m["revision"] = orNull(src.Name), orNull(src.Revision)
-	m["r"], m["lora_alpha"], m["lora_dropout"] = c.Rank, c.Alpha, pyFloat(c.Dropout)
-	m["use_rslora"], m["bias"] = c.UseRSLoRA, c.Bias
-	m["rank_pattern"], m["alpha_pattern"] = orEmpty(c.RankPattern), orEmpty(c.AlphaPattern)
 	m["target_modules"], m["exclude_modules"] = listOr(c.Targets, c.TargetPattern), listOr(c.Exclude, c.ExcludePattern)
-	m["modules_to_save"], m["layers_to_transform"] = listOr(c.ModulesToSave, ""), nil
-	if len(c.Layers) > 0 {
-		m["layers_to_transform"] = c.Layers
-	}
-	m["layers_pattern"] = listOr(c.LayersPattern, "")
-	if len(c.LayersPattern) == 1 {
-		m["layers_pattern"] = c.LayersPattern[0]
-	}
+	m["modules_to_save"] = listOr(c.ModulesToSave, "")
 	m["task_type"] = c.Task
 	if c.Task == TaskUnnamed {
 		m["task_type"] = nil
@@ -217,6 +247,31 @@ func encodeConfig(c *Config, src Source) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// encodeLoRA gives the fields of a LoraConfig.
+func (c *Config) encodeLoRA(m map[string]any) {
+	for _, name := range slices.Concat(off, idle) {
+		m[name] = nil
+	}
+	for _, name := range []string{"ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_qalora"} {
+		m[name] = false
+	}
+	delete(m, "runtime_config")
+	m["init_lora_weights"], m["loftq_config"] = true, struct{}{}
+	m["megatron_core"], m["qalora_group_size"] = "megatron.core", 16
+	m["peft_type"], m["use_dora"] = "LORA", c.Kind == DoRA
+	m["r"], m["lora_alpha"], m["lora_dropout"] = c.Rank, c.Alpha, pyFloat(c.Dropout)
+	m["use_rslora"], m["bias"] = c.UseRSLoRA, c.Bias
+	m["rank_pattern"], m["alpha_pattern"] = orEmpty(c.RankPattern), orEmpty(c.AlphaPattern)
+	m["layers_to_transform"] = nil
+	if len(c.Layers) > 0 {
+		m["layers_to_transform"] = c.Layers
+	}
+	m["layers_pattern"] = listOr(c.LayersPattern, "")
+	if len(c.LayersPattern) == 1 {
+		m["layers_pattern"] = c.LayersPattern[0]
+	}
 }
 
 // pyFloat is x as Python writes a float: never without a point or an exponent.

@@ -35,6 +35,21 @@ func TestParseConfig(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, c.LayersPattern)
 	}
+	c, _, err = parseConfig(with(`"use_dora": true, "init_lora_weights": "pissa"`))
+	require.ErrorContains(t, err, "init: pissa does not go with kind dora")
+	c, _, err = parseConfig(with(`"use_dora": true`))
+	require.NoError(t, err)
+	require.Equal(t, DoRA, c.Kind)
+	c, src, err = parseConfig([]byte(`{"peft_type": "IA3", "base_model_name_or_path": "b", "task_type": "SEQ_CLS", "target_modules": ["key", "output.dense"],
+		"feedforward_modules": ["output.dense"], "exclude_modules": null, "modules_to_save": ["classifier"], "init_ia3_weights": true, "fan_in_fan_out": false,
+		"auto_mapping": null, "inference_mode": true, "peft_version": "0.21.2", "revision": null}`))
+	require.NoError(t, err)
+	require.Equal(t, Source{"b", ""}, src)
+	require.Equal(t, Config{Kind: IA3, Targets: []string{"key", "output.dense"}, Feedforward: []string{"output.dense"}, Bias: BiasNone, ModulesToSave: []string{"classifier"}, Task: TaskClassify}, c)
+	c, _, err = parseConfig([]byte(`{"peft_type": "IA3", "target_modules": ".*key", "feedforward_modules": "x.*"}`))
+	require.NoError(t, err)
+	require.Equal(t, "x.*", c.FeedforwardPattern)
+
 	c, _, err = parseConfig([]byte(`{"peft_type": "LORA", "target_modules": "ALL-linear"}`))
 	require.NoError(t, err)
 	require.Equal(t, []string{AllLinear}, c.Targets)
@@ -49,23 +64,34 @@ func TestParseConfigErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                      "not valid JSON",
 		`[]`:                    "not valid JSON",
-		`{}`:                    `peft_type is null: only "LORA" is supported`,
-		`{"peft_type": "IA3"}`:  `peft_type is "IA3": only "LORA" is supported`,
+		`{}`:                    `peft_type is null: only "LORA" and "IA3" are supported`,
+		`{"peft_type": "VERA"}`: `peft_type is "VERA": only "LORA" and "IA3" are supported`,
+		`{"peft_type": "IA3"}`:  "no targets",
 		`{"peft_type": "LORA"}`: "no targets",
 		`{"peft_type": "LORA", "target_modules": 7}`: "target_modules is 7",
 	} {
 		_, _, err := parseConfig([]byte(text))
 		require.ErrorContains(t, err, want, text)
 	}
+	for text, want := range map[string]string{
+		`{"peft_type": "IA3", "target_modules": ["key"], "fan_in_fan_out": true}`:            "fan_in_fan_out is true: only plain IA3 is supported",
+		`{"peft_type": "IA3", "target_modules": ["key"], "feedforward_modules": ["dense"]}`:  `feedforward "dense" is no target`,
+		`{"peft_type": "IA3", "target_modules": ["key"], "ia3_more": true}`:                  "ia3_more is true: the field is not known",
+		`{"peft_type": "IA3", "target_modules": ["key"], "r": [4]}`:                          "r is [4]: the field is not known",
+		`{"peft_type": "IA3", "target_modules": ["key"], "feedforward_modules": {"a": "b"}}`: `feedforward_modules is {"a":"b"}`,
+	} {
+		_, _, err := parseConfig([]byte(text))
+		require.ErrorContains(t, err, want, text)
+		require.NotContains(t, err.Error(), "\n")
+	}
 	for more, want := range map[string]string{
-		`"use_dora": true`:                      "use_dora is true: only plain LoRA is supported",
 		`"fan_in_fan_out": true`:                "fan_in_fan_out is true",
 		`"lora_bias": true`:                     "lora_bias is true",
 		`"use_qalora": true`:                    "use_qalora is true",
 		`"layer_replication": [[0, 4]]`:         "layer_replication is [[0,4]]",
 		`"arrow_config": {"top_k": 2}`:          `arrow_config is {"top_k":2}`,
 		`"trainable_token_indices": [1]`:        "trainable_token_indices is [1]",
-		`"init_lora_weights": "pissa"`:          `init_lora_weights is "pissa": an initialisation that changes the base's weights`,
+		`"init_lora_weights": "olora"`:          `init_lora_weights is "olora": an initialisation that changes the base's weights`,
 		`"init_lora_weights": "pissa_niter_16"`: `init_lora_weights is "pissa_niter_16"`,
 		`"use_better_lora": true`:               "use_better_lora is true: the field is not known",
 		`"better_config": {"a": 1}`:             `better_config is {"a":1}: the field is not known`,
@@ -86,7 +112,10 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add(string(with(`"bias": "lora_only"`)))
 	f.Add(string(with(`"layers_to_transform": [0], "layers_pattern": "layer", "rank_pattern": {"a": 2}, "alpha_pattern": {"b": 1e-3}`)))
 	f.Add(`{"peft_type": "LORA", "target_modules": "(.*query)", "exclude_modules": ["a.b"], "modules_to_save": null, "x": "\u00e9"}`)
-	f.Add(`{"peft_type": "IA3"}`)
+	f.Add(`{"peft_type": "IA3", "target_modules": ["key", "dense"], "feedforward_modules": ["dense"]}`)
+	f.Add(`{"peft_type": "IA3", "target_modules": ".*key", "feedforward_modules": "x.*", "exclude_modules": "a"}`)
+	f.Add(string(with(`"use_dora": true`)))
+	f.Add(string(with(`"init_lora_weights": "pissa", "use_rslora": true`)))
 	f.Add(`{"peft_type": "LORA", "target_modules": "all-linear", "lora_dropout": 1e-9}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		c, src, err := parseConfig([]byte(text))

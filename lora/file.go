@@ -167,18 +167,22 @@ func (a *Adapter) Save(dir string, base Source, stores ...*graph.Store) error {
 }
 
 func (a *Adapter) save(dir string, base Source, stores []*graph.Store) error {
-	data, err := encodeConfig(&a.cfg, base)
+	cfg, saved, err := a.saved(valuesOf(stores))
+	if err != nil {
+		return err
+	}
+	return writeDir(dir, &cfg, base, saved)
+}
+
+// writeDir writes both files of an adapter.
+func writeDir(dir string, cfg *Config, base Source, saved []tensor) error {
+	data, err := encodeConfig(cfg, base)
 	if err != nil {
 		return fmt.Errorf("%s: %w", configFile, err)
 	}
 	var tensors []checkpoints.Tensor
-	names := a.names()
-	for _, p := range a.params {
-		v, err := read(stores, p.Path)
-		if err != nil {
-			return err
-		}
-		t, err := checkpoints.NewTensor(names[p], p.Dims, narrow(v))
+	for _, s := range saved {
+		t, err := checkpoints.NewTensor(s.name, s.dims, narrow(s.v))
 		if err != nil {
 			return err
 		}

@@ -72,6 +72,10 @@ func peftName(a *Adapter, p *nn.Param) string {
 	name := a.names()[p]
 	module, last := moduleOf(name), name[strings.LastIndexByte(name, '.'):]
 	switch {
+	case last == ".lora_magnitude_vector":
+		return name + ".default.weight"
+	case last == ".ia3_l":
+		return name + ".default"
 	case strings.Contains(name, ".lora_"):
 		return module + ".default" + last
 	case strings.HasSuffix(module, ".base_layer"):

@@ -22,8 +22,22 @@ import (
 	"rung/nn"
 )
 
-// Plain is the kind of the adapters of Hu et al.: y = W x + b + α/R B A x.
-const Plain = "lora"
+// Kinds of adapters. Each has a file of its own, which says what it computes and where that is from.
+const (
+	Plain   = "lora"    // Hu et al. 2021: y = W x + b + α/R B A x
+	DoRA    = "dora"    // Liu et al. 2024
+	IA3     = "ia3"     // Liu et al. 2022
+	ALLoRA  = "allora"  // Huang and Balestriero 2024
+	Dynamic = "dynamic" // ranks that are dropped while they are trained
+)
+
+// How A and B start.
+const (
+	InitUniform    = ""           // A from U(-1/√in, 1/√in), B at zero, as PEFT
+	InitGaussian   = "gaussian"   // A from N(0, 1/R²), B at zero
+	InitOrthogonal = "orthogonal" // both drawn, with B A = 0: see orthogonal
+	InitPiSSA      = "pissa"      // the greatest singular values of W, which keeps the rest: see pissa
+)
 
 // Which biases are trained.
 const (
@@ -44,7 +58,7 @@ const (
 const AllLinear = "all-linear"
 
 // Kinds lists the kinds of adapters that Apply makes.
-func Kinds() []string { return []string{Plain} }
+func Kinds() []string { return []string{Plain, DoRA, IA3, ALLoRA, Dynamic} }
 
 // Model is what an adapter is applied to.
 type Model interface {
@@ -59,11 +73,20 @@ type Model interface {
 // AlphaPattern are regular expressions for the path or its end, from a dot on; where several match, the
 // first in alphabetical order counts, which is the order in which PEFT saves them.
 type Config struct {
-	Kind      string  `yaml:"kind"`       // Plain; empty is Plain too
+	Kind      string  `yaml:"kind"`       // one of Kinds; empty is Plain
 	Rank      int     `yaml:"rank"`       // R
 	Alpha     float64 `yaml:"alpha"`      // α: the product of B and A is scaled by α/R
 	Dropout   float64 `yaml:"dropout"`    // of the input of A, in training: probability in [0,1)
 	UseRSLoRA bool    `yaml:"use_rslora"` // scale by α/√R (Kalajdzievski 2023, rsLoRA)
+	Init      string  `yaml:"init"`       // InitUniform, InitGaussian, InitOrthogonal, InitPiSSA
+
+	FreezeA  bool    `yaml:"freeze_a"`  // A stays as it is drawn, and travels (Zhang et al. 2023, LoRA-FA)
+	LoRAPlus float64 `yaml:"lora_plus"` // learning rate of B over that of A (Hayou et al. 2024, LoRA+); 0: 1
+	Eta      float64 `yaml:"eta"`       // ALLoRA: η, what stands for α/R where a row of B A is zero
+	Shrink   float64 `yaml:"shrink"`    // Dynamic: λ, how much of its learning rate a rank's weight loses in an update
+
+	Feedforward        []string `yaml:"feedforward"`         // IA3: targets whose input is scaled, by the ends of their paths
+	FeedforwardPattern string   `yaml:"feedforward_pattern"` // instead of names
 
 	Targets        []string `yaml:"targets"` // names, or AllLinear alone
 	TargetPattern  string   `yaml:"target_pattern"`
@@ -81,13 +104,29 @@ type Config struct {
 }
 
 // Defaults is rank 16, α 32, no dropout, on every Linear.
-func Defaults() Config {
-	return Config{Kind: Plain, Rank: 16, Alpha: 32, Targets: []string{AllLinear}, Bias: BiasNone}
+func Defaults() Config { return DefaultsOf(Plain) }
+
+// DefaultsOf are those of a kind.
+func DefaultsOf(kind string) Config {
+	c := Config{Kind: kind, Rank: 16, Alpha: 32, Targets: []string{AllLinear}, Bias: BiasNone}
+	switch kind {
+	case IA3: // the targets that PEFT has for BERT
+		c.Rank, c.Alpha = 0, 0
+		c.Targets, c.Feedforward = []string{"key", "value", "output.dense"}, []string{"output.dense"}
+	case ALLoRA:
+		c.Alpha, c.Eta = 0, 2
+	case Dynamic:
+		c.Shrink = .1
+	}
+	return c
 }
 
 // scale is what B A is multiplied by.
 func (c *Config) scale(rank int, alpha float64) float64 {
-	if c.UseRSLoRA {
+	switch {
+	case c.Kind == ALLoRA:
+		return 1
+	case c.UseRSLoRA:
 		return alpha / math.Sqrt(float64(rank))
 	}
 	return alpha / float64(rank)
@@ -103,9 +142,10 @@ func (c Config) Check() error {
 
 // check tells what is wrong with the values themselves, whatever the model.
 func (c *Config) check() error {
+	if err := c.checkKind(); err != nil {
+		return err
+	}
 	switch {
-	case c.Kind != "" && c.Kind != Plain:
-		return fmt.Errorf("kind %q is not supported, only %v", c.Kind, Kinds())
 	case !(c.Dropout >= 0 && c.Dropout < 1):
 		return fmt.Errorf("dropout %v is not in [0,1)", c.Dropout)
 	case !slices.Contains([]string{"", BiasNone, BiasLoRAOnly, BiasAll}, c.Bias):
@@ -134,6 +174,12 @@ func (c *Config) check() error {
 		if slices.Contains(names, "") {
 			return fmt.Errorf("an empty name among %q", names)
 		}
+	}
+	if c.Kind == IA3 {
+		return nil
+	}
+	if c.Kind == ALLoRA {
+		c = &Config{Rank: c.Rank, RankPattern: c.RankPattern, Alpha: 1}
 	}
 	if err := checkSize("rank", c.Rank, c.Alpha); err != nil {
 		return err

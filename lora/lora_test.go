@@ -41,7 +41,7 @@ func TestFreshAdapterChangesNothing(t *testing.T) {
 
 	// The draws are U(-1/√in, 1/√in), of the seed and the path.
 	for _, s := range a.sites {
-		v, err := graph.ReadWeight[float32](own, s.lora.A.Path)
+		v, err := graph.ReadWeight[float32](own, s.low.A.Path)
 		require.NoError(t, err)
 		bound, most := 1/math.Sqrt(float64(s.base.In())), 0.0
 		for _, x := range v {
@@ -50,9 +50,9 @@ func TestFreshAdapterChangesNothing(t *testing.T) {
 		require.LessOrEqual(t, most, bound)
 		require.Greater(t, most, bound/2)
 		again := make([]float32, len(v))
-		require.NoError(t, newLinear(s.slot.Path, s.base, s.lora.Rank(), 1, 0, 1).A.Init(again))
+		require.NoError(t, newLinear(s.slot.Path, s.base, s.low.Rank(), 1, &Config{}, 1).A.Init(again))
 		require.Equal(t, v, again)
-		require.NoError(t, newLinear(s.slot.Path, s.base, s.lora.Rank(), 1, 0, 2).A.Init(again))
+		require.NoError(t, newLinear(s.slot.Path, s.base, s.low.Rank(), 1, &Config{}, 2).A.Init(again))
 		require.NotEqual(t, v, again)
 	}
 
@@ -351,7 +351,7 @@ func TestApplyErrors(t *testing.T) {
 		`alpha NaN: want a finite number`:                                     {Rank: 1, Alpha: 1, Targets: []string{"key"}, AlphaPattern: map[string]float64{"key": math.NaN()}},
 		`rank for "key" is -1, below 1`:                                       {Rank: 1, Alpha: 1, Targets: []string{"key"}, RankPattern: map[string]int{"key": -1}},
 		`pattern "kee" for a rank or alpha matches no module with an adapter`: {Rank: 1, Alpha: 1, Targets: []string{"key"}, RankPattern: map[string]int{"kee": 1}},
-		`kind "dora" is not supported, only [lora]`:                           {Kind: "dora", Rank: 1, Alpha: 1, Targets: []string{"key"}},
+		`kind "lokr" is not supported, only [lora dora ia3 allora dynamic]`:   {Kind: "lokr", Rank: 1, Alpha: 1, Targets: []string{"key"}},
 		`dropout 1 is not in [0,1)`:                                           {Rank: 1, Alpha: 1, Targets: []string{"key"}, Dropout: 1},
 		`bias "some" is none of`:                                              {Rank: 1, Alpha: 1, Targets: []string{"key"}, Bias: "some"},
 		`task "CAUSAL_LM" is none of`:                                         {Rank: 1, Alpha: 1, Targets: []string{"key"}, Task: "CAUSAL_LM"},

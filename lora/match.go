@@ -20,6 +20,7 @@ type matcher struct {
 	cfg     *Config
 	target  *regexp.Regexp   // instead of names
 	exclude *regexp.Regexp   // instead of names
+	inner   *regexp.Regexp   // instead of names: IA3's feed-forward layers
 	saved   []*regexp.Regexp // what lies in modules that are trained in full is no target
 	layer   []*regexp.Regexp // the number of a layer is the first group
 	ranks   []pattern
@@ -50,6 +51,9 @@ func newMatcher(c *Config, saved []string) (*matcher, error) {
 	}
 	if c.ExcludePattern != "" {
 		m.exclude = add("exclude pattern", c.ExcludePattern, `^(?:`+c.ExcludePattern+`)$`)
+	}
+	if c.FeedforwardPattern != "" {
+		m.inner = add("feedforward pattern", c.FeedforwardPattern, `^(?:`+c.FeedforwardPattern+`)$`)
 	}
 	for _, s := range saved {
 		m.saved = append(m.saved, add("module to save", s, `^(?:.*\.)?(?:`+s+`)(?:$|\.)`))
@@ -116,6 +120,15 @@ func (m *matcher) size(path string) (rank int, alpha float64) {
 		alpha = m.cfg.AlphaPattern[m.alphas[i].key]
 	}
 	return rank, alpha
+}
+
+// feedforward reports that IA3 scales the input of path: it matches the pattern, or ends with one of the names, where
+// PEFT asks for no dot before it.
+func (m *matcher) feedforward(path string) bool {
+	if m.inner != nil {
+		return m.inner.MatchString(path)
+	}
+	return slices.ContainsFunc(m.cfg.Feedforward, func(n string) bool { return strings.HasSuffix(path, n) })
 }
 
 // targets are the slots that get an adapter. With strict, every target must mean one.

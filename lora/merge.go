@@ -8,23 +8,28 @@ import (
 	"rung/nn/graph"
 )
 
-// Merge folds the adapter into the weights of its base: W + Scale B A, summed in float64. It returns
-// all parameters of the base, under their names, whose Init gives the values of now; what was trained
-// in full, and trained biases, are as trained. The stores are those of Run.Bind, the adapter's before
-// the base's; they are only read.
+// Merge folds the adapter into the weights of its base, in float64, as its kind says. It returns all parameters of
+// the base, under their names, whose Init gives the values of now; what was trained in full, and trained biases, are as
+// trained. The stores are those of Run.Bind, the adapter's before the base's; they are only read.
 func (a *Adapter) Merge(stores ...*graph.Store) ([]*nn.Param, error) {
-	at := map[*nn.Param]*Linear{}
-	for _, s := range a.sites {
-		at[s.base.W] = s.lora
+	v := valuesOf(stores)
+	at, merged := map[*nn.Param]*site{}, map[*nn.Param][]float64{}
+	for i := range a.sites {
+		at[a.sites[i].base.W] = &a.sites[i] // which comes before the bias
 	}
 	out := make([]*nn.Param, 0, len(a.before))
 	for _, o := range a.before {
-		wide, err := read(stores, o.at.Path)
-		if err == nil && at[o.at] != nil {
-			err = at[o.at].addTo(wide, stores)
+		if s := at[o.at]; s != nil {
+			if err := s.merge(v, merged); err != nil {
+				return nil, fmt.Errorf("lora: merge: %w", err)
+			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("lora: merge: %w", err)
+		wide, ok := merged[o.at]
+		if !ok {
+			var err error
+			if wide, err = v(o.at); err != nil {
+				return nil, fmt.Errorf("lora: merge: %w", err)
+			}
 		}
 		p, v := o.was, narrow(wide)
 		p.Init = func(dst []float32) error {
@@ -39,30 +44,25 @@ func (a *Adapter) Merge(stores ...*graph.Store) ([]*nn.Param, error) {
 	return out, nil
 }
 
-// addTo adds Scale B A to w (out,in).
-func (l *Linear) addTo(w []float64, stores []*graph.Store) error {
-	a, err := read(stores, l.A.Path)
+// merge computes the weight and the bias of a layer with its adapter.
+func (s *site) merge(v values, merged map[*nn.Param][]float64) error {
+	w, err := v(s.base.W)
 	if err != nil {
 		return err
 	}
-	b, err := read(stores, l.B.Path)
-	if err != nil {
-		return err
-	}
-	rank, in := l.A.Dims[0], l.A.Dims[1]
-	sum := make([]float64, in)
-	for o := range l.B.Dims[0] {
-		clear(sum)
-		for r, s := range b[o*rank : (o+1)*rank] {
-			for i, x := range a[r*in : (r+1)*in] {
-				sum[i] += s * x
-			}
+	var b []float64
+	if s.base.B != nil {
+		if b, err = v(s.base.B); err != nil {
+			return err
 		}
-		for i, x := range sum {
-			w[o*in+i] += l.Scale * x
-		}
+		merged[s.base.B] = b
 	}
-	return nil
+	merged[s.base.W] = w
+	return s.layer.fold(v, w, b)
+}
+
+func valuesOf(stores []*graph.Store) values {
+	return func(p *nn.Param) ([]float64, error) { return read(stores, p.Path) }
 }
 
 // read is a weight from the first store that has it.
@@ -78,11 +78,7 @@ func read(stores []*graph.Store, path string) ([]float64, error) {
 		if err != nil {
 			return nil, err
 		}
-		wide := make([]float64, len(v))
-		for i, x := range v {
-			wide[i] = float64(x)
-		}
-		return wide, nil
+		return widen(v), nil
 	}
 	return nil, fmt.Errorf("no store has the weight %q", path)
 }
@@ -93,4 +89,12 @@ func narrow(wide []float64) []float32 {
 		v[i] = float32(x)
 	}
 	return v
+}
+
+func widen(v []float32) []float64 {
+	wide := make([]float64, len(v))
+	for i, x := range v {
+		wide[i] = float64(x)
+	}
+	return wide
 }

@@ -28,6 +28,9 @@ type Param struct {
 	Trainable bool
 	Group     int8 // parameter group: its learning rate
 
+	Rate   float64 // times the learning rate of its group; 0: 1
+	Shrink float64 // λ: after each update the weight is drawn to zero by λ times its learning rate, and not decayed
+
 	// Init fills dst, which is zeroed, with the value to start from: out of a checkpoint, or drawn.
 	// Nil leaves zeros.
 	Init func(dst []float32) error
@@ -207,7 +210,7 @@ type Labelled interface {
 func NewStore(be backend.Backend, params []*Param, training bool) (*graph.Store, error) {
 	seg := make([]graph.Segment, len(params))
 	for i, p := range params {
-		seg[i] = graph.Segment{Path: p.Path, Dims: p.Dims, Trainable: p.Trainable, Group: p.Group}
+		seg[i] = graph.Segment{Path: p.Path, Dims: p.Dims, Trainable: p.Trainable, Group: p.Group, Shrink: p.Shrink}
 	}
 	s, err := graph.NewStore(be, seg, training)
 	if err != nil {

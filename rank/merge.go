@@ -78,9 +78,9 @@ func (l *loaded) sameScores(ctx context.Context, dir string, o Options) error {
 	if err != nil {
 		return err
 	}
-	r, err := start(m, o)
+	r, err := start(&loaded{model: m}, o)
 	if err == nil {
-		err = errors.Join(l.card.Check(ctx, m, r.scorer), r.Close())
+		err = errors.Join(l.card.Check(ctx, m, r.now.scorer), r.Close())
 	}
 	return errors.Join(err, m.Close())
 }

@@ -14,8 +14,8 @@ import (
 	"sync"
 
 	"rung/checkpoints"
-	"rung/nn"
 	"rung/nn/arch"
+	"rung/nn/backend"
 	"rung/nn/device"
 	"rung/nn/graph"
 )
@@ -51,10 +51,23 @@ type Hit struct {
 //
 // A score does not depend on what else is scored in the same call or at the same time.
 type Ranker struct {
+	o    Options
+	be   backend.Backend
+	base origin
+	swap sync.Mutex // held while an adapter is exchanged
+
+	mu   sync.Mutex
+	now  *serving                // nil: closed
+	kept map[string]*arch.Scorer // scorers whose programs serve adapters of a shape, by shape
+	busy sync.WaitGroup          // calls that are running
+}
+
+// serving is a model with its adapter. Calls that began with one end with it.
+type serving struct {
 	model  arch.Model
-	store  *graph.Store
+	store  *graph.Store // of the adapter; nil: there is none
 	scorer *arch.Scorer
-	open   sync.RWMutex // held for reading while scoring
+	calls  int // that are running, and one while it is what new calls take
 }
 
 // Open opens a saved model: a directory or "hf:org/name@revision", a model or an adapter. What this
@@ -64,11 +77,9 @@ func Open(ctx context.Context, ref string, o Options) (*Ranker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rank: %w", err)
 	}
-	r, err := start(l.model, o)
-	if err == nil && l.card != nil && !o.SkipVerify {
-		if err = l.card.Check(ctx, l.model, r.scorer); err != nil {
-			err = fmt.Errorf("%s: %w", l.dir, err)
-		}
+	r, err := start(l, o)
+	if err == nil {
+		err = l.check(ctx, r.now.scorer, o)
 	}
 	if err = errors.Join(err, l.close()); err != nil {
 		if r != nil {
@@ -82,28 +93,76 @@ func Open(ctx context.Context, ref string, o Options) (*Ranker, error) {
 // New ranks with a model of this program, as its parameters start: what it was opened with, or has
 // learned. The model stays the caller's.
 func New(m arch.Model) (*Ranker, error) {
-	r, err := start(m, Options{})
+	r, err := start(&loaded{model: m}, Options{})
 	if err != nil {
 		return nil, fmt.Errorf("rank: %w", err)
 	}
+	r.base.ref = "" // its values may be others than those of the directory
 	return r, nil
 }
 
-func start(m arch.Model, o Options) (*Ranker, error) {
+// start makes a ranker of a model that is loaded.
+func start(l *loaded, o Options) (*Ranker, error) {
 	be, err := device.Open(o.Device)
 	if err != nil {
 		return nil, err
 	}
-	st, err := nn.NewStore(be, m.Params(), false)
-	if err != nil {
+	r := &Ranker{o: o, be: be, kept: map[string]*arch.Scorer{}}
+	if r.base, err = l.baseStore(be); err != nil {
 		return nil, err
 	}
-	return &Ranker{model: m, store: st, scorer: arch.NewScorer(be, m, o.MicroTokens, st)}, nil
+	if r.now, err = r.serve(l); err != nil {
+		return nil, errors.Join(err, r.base.store.Close())
+	}
+	r.kept[l.shape()] = r.now.scorer
+	return r, nil
+}
+
+// take is what calls that begin now are served by; done ends the call.
+func (r *Ranker) take() (s *serving, done func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now == nil {
+		return nil, nil, errors.New("rank: the ranker is closed")
+	}
+	s = r.now
+	s.calls++
+	r.busy.Add(1)
+	return s, func() {
+		defer r.busy.Done()
+		_ = r.release(s) // of memory of the process's own: there is nobody to tell
+	}, nil
+}
+
+// release ends a use of s, and frees it after the last.
+func (r *Ranker) release(s *serving) error {
+	r.mu.Lock()
+	s.calls--
+	last := s.calls == 0
+	r.mu.Unlock()
+	if !last {
+		return nil
+	}
+	err := s.scorer.Close()
+	if s.store != nil {
+		err = errors.Join(err, s.store.Close())
+	}
+	return err
+}
+
+// model is the model that is in use.
+func (r *Ranker) model() arch.Model {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now == nil {
+		return r.base.model
+	}
+	return r.now.model
 }
 
 // Labels is the number of scores of a pair: above 1 for a classifier, which only Logits serves.
 func (r *Ranker) Labels() int {
-	if c, ok := r.model.(*arch.Cross); ok {
+	if c, ok := r.model().(*arch.Cross); ok {
 		return c.Labels
 	}
 	return 1
@@ -111,7 +170,7 @@ func (r *Ranker) Labels() int {
 
 // Dim is the width of the vectors of Embed, 0 where the model has none.
 func (r *Ranker) Dim() int {
-	if b, ok := r.model.(*arch.Bi); ok {
+	if b, ok := r.model().(*arch.Bi); ok {
 		return b.Dim()
 	}
 	return 0
@@ -119,7 +178,7 @@ func (r *Ranker) Dim() int {
 
 // Similarity is how vectors of Embed are compared, "" where the model has none.
 func (r *Ranker) Similarity() arch.Similarity {
-	if b, ok := r.model.(*arch.Bi); ok {
+	if b, ok := r.model().(*arch.Bi); ok {
 		return b.Similarity
 	}
 	return ""
@@ -152,12 +211,15 @@ func (r *Ranker) ScorePairs(ctx context.Context, pairs []Pair) ([]float32, error
 
 // Logits returns what the model computes of each pair: one number a label.
 func (r *Ranker) Logits(ctx context.Context, pairs []Pair) ([][]float32, error) {
-	r.open.RLock()
-	defer r.open.RUnlock()
+	s, done, err := r.take()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if len(pairs) == 0 {
 		return [][]float32{}, ctx.Err()
 	}
-	rows, err := r.model.ScorePairs(ctx, r.scorer, pairs)
+	rows, err := s.model.ScorePairs(ctx, s.scorer, pairs)
 	if err != nil {
 		return nil, fmt.Errorf("rank: %w", err)
 	}
@@ -184,13 +246,16 @@ func (r *Ranker) Rerank(ctx context.Context, query string, passages []string) ([
 
 // Embed returns the vector (D) of each text, as a bi-encoder compares it.
 func (r *Ranker) Embed(ctx context.Context, texts []string, role Role) ([][]float32, error) {
-	b, ok := r.model.(*arch.Bi)
+	s, done, err := r.take()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	b, ok := s.model.(*arch.Bi)
 	if !ok {
 		return nil, errors.New("rank: a cross-encoder has no vectors: it reads query and passage together")
 	}
-	r.open.RLock()
-	defer r.open.RUnlock()
-	v, err := b.Embed(ctx, r.scorer, texts, role)
+	v, err := b.Embed(ctx, s.scorer, texts, role)
 	if err != nil {
 		return nil, fmt.Errorf("rank: %w", err)
 	}
@@ -198,14 +263,22 @@ func (r *Ranker) Embed(ctx context.Context, texts []string, role Role) ([][]floa
 }
 
 // Transform turns a score into what is shown: for most cross-encoders 1/(1+exp(-score)). The order stays.
-func (r *Ranker) Transform(score float32) float32 { return r.model.Transform().Of(score) }
+func (r *Ranker) Transform(score float32) float32 { return r.model().Transform().Of(score) }
 
 // Close waits for calls that are running and frees the weights. Later calls fail.
 func (r *Ranker) Close() error {
-	r.open.Lock()
-	defer r.open.Unlock()
-	err := errors.Join(r.scorer.Close(), r.store.Close())
-	if err != nil {
+	r.swap.Lock()
+	defer r.swap.Unlock()
+	r.mu.Lock()
+	s := r.now
+	r.now = nil
+	r.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	err := r.release(s)
+	r.busy.Wait()
+	if err = errors.Join(err, r.base.store.Close()); err != nil {
 		return fmt.Errorf("rank: %w", err)
 	}
 	return nil

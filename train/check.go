@@ -1,12 +1,15 @@
 package train
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"rung/data"
 	"rung/nn"
+	"rung/nn/backend"
 )
 
 var errNumber = errors.New("not a finite number")
@@ -52,17 +55,32 @@ func (r *Run) checkDev(scores bool) error {
 	return nil
 }
 
-// setGroups gives parameters their groups. A group of none would be a rate that nobody learns with.
+// setGroups gives parameters their groups: a learning rate for each that some ask for. A group of the configuration
+// that is of none would be a rate that nobody learns with.
 func (r *Run) setGroups() error {
-	var used []int8
+	r.rates = []rate{{0, 1}} // what is reported
+	used := map[int8]bool{}
 	for _, p := range r.model.Params() {
-		p.Group = r.cfg.groupOf(p.Path)
-		if p.Trainable {
-			used = append(used, p.Group)
+		if p.Group = 0; !p.Trainable {
+			continue
 		}
+		of := rate{r.cfg.groupOf(p.Path), cmp.Or(p.Rate, 1)}
+		if !(of.times > 0) || math.IsInf(of.times, 0) {
+			return fmt.Errorf("train: %s asks for %v times its learning rate: want a positive number", p.Path, of.times)
+		}
+		used[of.group] = true
+		at := slices.Index(r.rates, of)
+		if at < 0 {
+			at = len(r.rates)
+			r.rates = append(r.rates, of)
+		}
+		p.Group = int8(min(at, 127))
+	}
+	if n := len(backend.Scalars{}.LR); len(r.rates) > n {
+		return fmt.Errorf("train: %d learning rates, at most %d: the groups, each once more where an adapter asks for another rate (lora_plus)", len(r.rates), n)
 	}
 	for i, g := range r.cfg.Groups {
-		if !slices.Contains(used, int8(i+1)) {
+		if !used[int8(i+1)] {
 			return fmt.Errorf("train: group %q matches no parameter that is trained and in no group before", g.Match)
 		}
 	}

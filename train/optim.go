@@ -76,7 +76,7 @@ func (o *optimizer) encode(c *Config) error {
 		b := backend.Buf{Space: backend.Grad, ID: len(grads), Rows: 1, Cols: g.Size(), Ld: g.Size()}
 		grads = append(grads, b)
 		bind.Blocks[backend.Grad] = append(bind.Blocks[backend.Grad], s.GradientBlock(g))
-		spans = extend(spans, span{g.Off, g.Off + g.Size(), int(g.Group), c.decays(g.Path)})
+		spans = extend(spans, span{g.Off, g.Off + g.Size(), int(g.Group), c.decays(g.Path) && g.Shrink == 0, g.Shrink})
 	}
 	n := len(grads)
 	var err error
@@ -116,6 +116,11 @@ func (o *optimizer) encode(c *Config) error {
 			}
 		}
 		calls = append(calls, call)
+		if sp.shrink > 0 {
+			calls = append(calls, backend.Call{
+				Op: backend.Shrink, Node: "shrink", Out: out[:1], In: []backend.Buf{{}, factor}, I: [4]int{sp.group}, F: [4]float64{sp.shrink},
+			})
+		}
 	}
 	o.calls = calls
 	o.exec, err = be.Encode(calls, bind)
@@ -126,11 +131,12 @@ func (o *optimizer) encode(c *Config) error {
 type span struct {
 	from, to, group int
 	decays          bool
+	shrink          float64 // λ of the proximal step after the update; 0: none
 }
 
 // extend adds a weight to the last span if they are alike; the gap between them stays zero.
 func extend(s []span, g span) []span {
-	if n := len(s); n > 0 && s[n-1].group == g.group && s[n-1].decays == g.decays && s[n-1].to <= g.from {
+	if n := len(s); n > 0 && s[n-1].group == g.group && s[n-1].decays == g.decays && s[n-1].shrink == g.shrink && s[n-1].to <= g.from {
 		s[n-1].to = g.to
 		return s
 	}
@@ -185,12 +191,22 @@ func (o *optimizer) close() error {
 	return err
 }
 
-// rates are the learning rates of an update: group 0 is everything that no other matches.
-func (c *Config) rates(n, total int) (lr [8]float64) {
+// A rate is the learning rate of parameters that learn alike: that of a group of the configuration, 0 for none of them,
+// times what the parameters ask for.
+type rate struct {
+	group int8
+	times float64
+}
+
+// rates are the learning rates of an update.
+func (c *Config) rates(of []rate, n, total int) (lr [8]float64) {
 	f := c.lr(n, total)
-	lr[0] = c.LR * f
-	for i, g := range c.Groups {
-		lr[i+1] = g.LR * f
+	for i, r := range of {
+		lr[i] = c.LR
+		if r.group > 0 {
+			lr[i] = c.Groups[r.group-1].LR
+		}
+		lr[i] *= r.times * f
 	}
 	return lr
 }

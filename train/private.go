@@ -101,7 +101,7 @@ func (r *Run) privateStep(units []int) (Step, error) {
 	fail := func(err error) (Step, error) { return s, fmt.Errorf("train: step %d: %w", s.N, err) }
 	var scalars backend.Scalars
 	scalars.Seed, scalars.Step = r.cfg.Seed, uint64(r.pos.Step)
-	scalars.LR = r.cfg.rates(r.pos.Step, r.total)
+	scalars.LR = r.cfg.rates(r.rates, r.pos.Step, r.total)
 	s.LR = scalars.LR[0]
 	if err := v.clip.begin(); err != nil {
 		return fail(err)

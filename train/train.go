@@ -50,8 +50,9 @@ type Step struct {
 	Seqs       int
 	Tokens     int
 	Seconds    float64
-	Withheld   bool        // privacy: loss, norm, sizes and time would tell of the batch, and are 0
-	Evaluation *Evaluation // after this step, if there was one
+	Withheld   bool          // privacy: loss, norm, sizes and time would tell of the batch, and are 0
+	Evaluation *Evaluation   // after this step, if there was one
+	Ranks      *report.Ranks // after this step, when an evaluation was due, of an adapter that drops ranks
 }
 
 // An Evaluation is the metrics of the dev set.
@@ -72,6 +73,7 @@ type Run struct {
 	train   *data.Encoded
 	dev     *data.Encoded
 	sample  data.Sampler
+	rates   []rate
 	plan    *plan
 	run     *graph.Run
 	private *private // nil without privacy
@@ -276,7 +278,7 @@ func (r *Run) step(units []int) (Step, error) {
 	terms := r.terms(units)
 	var scalars backend.Scalars
 	scalars.Seed, scalars.Step, scalars.Clip = r.cfg.Seed, uint64(r.pos.Step), r.cfg.Clip
-	scalars.LR = r.cfg.rates(r.pos.Step, r.total)
+	scalars.LR = r.cfg.rates(r.rates, r.pos.Step, r.total)
 	s.LR = scalars.LR[0]
 	for i, micro := range r.train.Split(units, r.plan.budget) {
 		n, err := arch.Feed(r.run, r.plan.dims, r.train, micro, &scalars)
@@ -345,16 +347,27 @@ func (r *Run) advance(batches [][]int) error {
 // conclude hands out the pending step, after its evaluation where one is due.
 func (r *Run) conclude() (Step, error) {
 	s := *r.pos.Pending
-	if r.dev != nil && (r.pos.Step == r.total || due(r.pos.Step, r.cfg.EvalEvery, r.pos.Batch == 0)) {
-		e, err := r.evaluate()
-		if err == nil {
-			err = r.log.Step(report.Record{Step: s.N, Metrics: e.Values})
+	if r.pos.Step == r.total || due(r.pos.Step, r.cfg.EvalEvery, r.pos.Batch == 0) {
+		rec := report.Record{Step: s.N}
+		var e *Evaluation
+		var err error
+		if r.dev != nil {
+			if e, err = r.evaluate(); err != nil {
+				return s, err
+			}
+			rec.Metrics = e.Values
 		}
-		if err != nil {
+		if rec.Ranks, err = r.ranks(); err != nil {
 			return s, err
 		}
-		s.Evaluation = e
-		r.count(e)
+		if e != nil || rec.Ranks != nil {
+			if err := r.log.Step(rec); err != nil {
+				return s, err
+			}
+		}
+		if s.Evaluation, s.Ranks = e, rec.Ranks; e != nil {
+			r.count(e)
+		}
 	}
 	r.pos.Pending = nil
 	return s, nil

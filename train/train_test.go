@@ -396,7 +396,7 @@ func TestSchedules(t *testing.T) {
 		require.NotEmpty(t, w.LR, name)
 		c := Config{LR: w.Base, Schedule: kind, Warmup: w.Warmup}
 		for n, lr := range w.LR {
-			require.InDelta(t, lr, c.rates(n, w.Total)[0], 1e-12, "%s: update %d", name, n)
+			require.InDelta(t, lr, c.rates([]rate{{0, 1}}, n, w.Total)[0], 1e-12, "%s: update %d", name, n)
 		}
 	}
 }

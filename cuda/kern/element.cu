@@ -59,6 +59,7 @@ __device__ __forceinline__ float unary_of(int f, float x) {
 	case 4: return softplus(x);
 	case 5: return expf(x);
 	case 6: return x * x;
+	case 8: return x > 0 ? 1 / sqrtf(x) : 0;
 	}
 	return x > 0 ? 1 : 0;
 }
@@ -72,6 +73,7 @@ __device__ __forceinline__ float unary_d(int f, float x, float y) {
 	case 3: return y * (1 - y);
 	case 4: return sigmoid(x);
 	case 5: return y;
+	case 8: return -0.5f * y * y * y;
 	}
 	return 2 * x;
 }
@@ -87,6 +89,20 @@ ELEMENTS(copy, 1, x[0])
 ELEMENTS(mulconst, 1, x[0] * a.in[1].p[0])
 ELEMENTS(bce, 2, softplus(x[0]) - x[0] * x[1])
 ELEMENTS(bce_grad, 3, x[2] * (sigmoid(x[0]) - x[1]))
+
+// mulcols: y (R,C); x (R,C), g, c or dead, b or dead (C)
+template <int W> __device__ __forceinline__ void mul_cols(const Args &a) {
+	elements<1, W>(a, [&](u32, u32 c, float(&x)[1][W], float(&v)[W]) {
+#pragma unroll
+		for (int j = 0; j < W; j++) {
+			v[j] = x[0][j] * a.in[1].p[c + j];
+			if (a.in[2].p) v[j] *= a.in[2].p[c + j];
+			if (a.in[3].p) v[j] += a.in[3].p[c + j];
+		}
+	});
+}
+extern "C" __global__ void mulcols1(const Args a) { mul_cols<1>(a); }
+extern "C" __global__ void mulcols4(const Args a) { mul_cols<4>(a); }
 
 // dropout: y; x, keys, seqs or dead, pos or dead
 template <int W> __device__ __forceinline__ void drop(const Args &a) {

@@ -44,6 +44,14 @@ extern "C" __global__ void colsum(const Args a) {
 	sum_rows<1>(a, a.in[0], [&](int i, int j, float(&s)[1]) { s[0] += row(a.in[0], i)[j]; });
 }
 
+// mulcols_dg: dg (C); x, dy (R,C), c (C) or dead
+extern "C" __global__ void mulcols_dg(const Args a) {
+	sum_rows<1>(a, a.in[0], [&](int i, int j, float(&s)[1]) {
+		float v = row(a.in[0], i)[j] * row(a.in[1], i)[j];
+		s[0] += a.in[2].p ? v * a.in[2].p[j] : v;
+	});
+}
+
 // norm_dg: dg (D), db (D); s, mean, rstd, dy
 extern "C" __global__ void norm_dg(const Args a) {
 	sum_rows<2>(a, a.in[0], [&](int i, int j, float(&s)[2]) {

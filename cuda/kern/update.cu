@@ -115,6 +115,18 @@ extern "C" __global__ void adagrad(const Args a) {
 	});
 }
 
+// shrink: w = sign(w) max(|w| - lr λ, 0), the proximal step of λ |w|
+extern "C" __global__ void shrink(const Args a) {
+	float factor = a.in[1].p[0];
+	if (factor != factor) return;
+	const Update u = ((const Update *)a.in[0].p)[blockIdx.x];
+	float by = (float)(a.s->lr[u.group] * u.f[0]);
+	for (int i = threadIdx.x; i < u.n; i += blockDim.x) {
+		float w = u.w[i];
+		u.w[i] = w > by ? w - by : w < -by ? w + by : 0.f;
+	}
+}
+
 // row_norm: s (R,1); x (R,C). A block a row; squares are summed in float64
 extern "C" __global__ void row_norm(const Args a) {
 	int i = blockIdx.x;

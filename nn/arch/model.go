@@ -43,6 +43,8 @@ type Model interface {
 	Couples() string
 	// Origin is where the model was opened from.
 	Origin() Origin
+	// WeightsHash is the SHA-256 of the weights that it was opened with, "" for none.
+	WeightsHash() (string, error)
 	// Card is what rank.json says of the directory that the model was opened from, nil without one.
 	Card() *Card
 	// Close frees the mapped weights: after that, no value can be read from the directory any more.

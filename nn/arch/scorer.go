@@ -22,11 +22,31 @@ type Scorer struct {
 	stores []*graph.Store
 	budget int // tokens of a micro-batch
 
-	mu       sync.Mutex
-	programs map[graph.Dims]*graph.Program
-	idle     []idleRun // the latest used last
-	bytes    int64     // of those
-	closed   bool
+	programs *programs
+
+	mu     sync.Mutex
+	idle   []idleRun // the latest used last
+	bytes  int64     // of those
+	closed bool
+}
+
+// programs are what a model has been compiled to, by size.
+type programs struct {
+	mu sync.Mutex
+	at map[graph.Dims]*graph.Program
+}
+
+func (p *programs) get(d graph.Dims, m nn.Model, be backend.Backend) (*graph.Program, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if q := p.at[d]; q != nil {
+		return q, nil
+	}
+	q, err := nn.Compile(m, nn.Plan{Dims: d, Float: be.Float()})
+	if err == nil {
+		p.at[d] = q
+	}
+	return q, err
 }
 
 // idleRun is the memory of a program that is not running.
@@ -45,7 +65,20 @@ func NewScorer(be backend.Backend, m nn.Model, budget int, stores ...*graph.Stor
 	if budget <= 0 {
 		budget = 4096
 	}
-	return &Scorer{be: be, model: m, stores: stores, budget: budget, programs: map[graph.Dims]*graph.Program{}}
+	return &Scorer{be: be, model: m, stores: stores, budget: budget, programs: &programs{at: map[graph.Dims]*graph.Program{}}}
+}
+
+// With returns a scorer of the same programs with weights from other stores: of a model m that differs from this
+// one's in nothing but values.
+func (s *Scorer) With(m nn.Model, stores ...*graph.Store) *Scorer {
+	return &Scorer{be: s.be, model: m, stores: stores, budget: s.budget, programs: s.programs}
+}
+
+// Programs is how many programs have been compiled.
+func (s *Scorer) Programs() int {
+	s.programs.mu.Lock()
+	defer s.programs.mu.Unlock()
+	return len(s.programs.at)
 }
 
 // Score returns the scores of every unit's candidates, in order.
@@ -152,13 +185,9 @@ func (s *Scorer) borrow(d graph.Dims) (*graph.Run, error) {
 			return f.r, nil
 		}
 	}
-	p := s.programs[d]
-	if p == nil {
-		var err error
-		if p, err = nn.Compile(s.model, nn.Plan{Dims: d, Float: s.be.Float()}); err != nil {
-			return nil, err
-		}
-		s.programs[d] = p
+	p, err := s.programs.get(d, s.model, s.be)
+	if err != nil {
+		return nil, err
 	}
 	r, err := p.NewRun(s.be, 0)
 	if err != nil {
@@ -178,7 +207,7 @@ func (s *Scorer) giveBack(d graph.Dims, r *graph.Run) error {
 	if s.closed {
 		return r.Close()
 	}
-	f := idleRun{d, r, s.programs[d].Bytes()}
+	f := idleRun{d, r, r.Program().Bytes()}
 	s.idle, s.bytes = append(s.idle, f), s.bytes+f.bytes
 	var err error
 	for s.bytes > idleBytes && len(s.idle) > 1 {

@@ -12,7 +12,7 @@ package backend
 // end (Cols is the capacity of sequences + 1); values beyond the real rows or sequences are stale too.
 //
 // A row reduction whose result is a gradient runs once for each unit if the Binding says so (PerUnit):
-// EmbedGrad, MatTN, ColSum, NormDG. Without rows it is 0.
+// EmbedGrad, MatTN, ColSum, MulColsDG, NormDG. Without rows it is 0.
 type Op uint8
 
 // The kernels. T, N, B, K, D, H as in package nn; R is rows of any axis.
@@ -40,6 +40,8 @@ const (
 	Sub       // y; a, b
 	Mul       // y; a, b
 	Scale     // y; x; F[0]
+	MulCols   // y (R,C); x (R,C), g (C), c (C) or dead, b (C) or dead. y = x g c + b, g, c and b the same in every row
+	MulColsDG // dg (C); x, dy (R,C), c (C) or dead. dg = c Σ x dy
 	Fill      // y; ; F[0]
 	AddTo     // y; x. y += x
 	Dropout   // y; x, keys (N), [seqs, pos (R)]; F[0] = rate, I[0] = site. With no seqs rows are sequences at position 0
@@ -95,6 +97,7 @@ const (
 	AdamW   // w, m, v, [vmax]; g, f; F = β1, β2, ε, decay; I[0] = group, I[1] = 1: decay is added to the gradient (Adam). vmax, also in Moment2: AMSGrad
 	SGD     // w, m; g, f; F = momentum, -, -, decay; I[0] = group, I[1] = 1: Nesterov
 	Adagrad // w, v; g, f; F = -, -, ε, decay; I[0] = group
+	Shrink  // w; -, f; F[0] = λ, I[0] = group: w = sign(w) max(|w| - lr λ, 0), the proximal step of λ |w|
 
 	// Clipping of what units of a batch contribute (Abadi et al. 2016, "Deep Learning with Differential
 	// Privacy"): a row is the gradient of a unit. A unit whose norm is not finite counts nothing.
@@ -125,15 +128,16 @@ const (
 	Exp
 	Square
 	Positive // 1 where x > 0, else 0; no gradient
+	InvSqrt  // 1/√x where x > 0, else 0
 	NumFuncs
 )
 
 var opNames = [NumOps]string{
-	"embed", "embed.grad", "matnt", "matnn", "mattn", "colsum", "unary", "unary.grad", "add", "sub", "mul", "scale", "fill", "addto", "dropout",
+	"embed", "embed.grad", "matnt", "matnn", "mattn", "colsum", "unary", "unary.grad", "add", "sub", "mul", "scale", "mulcols", "mulcols.dg", "fill", "addto", "dropout",
 	"norm", "norm.dx", "norm.dg", "normalize", "normalize.grad", "rowsum", "rowsum.grad", "softmax", "softmax.grad",
 	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
 	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
-	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "rownorm", "cliprows", "sumrows", "host",
+	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "shrink", "rownorm", "cliprows", "sumrows", "host",
 }
 
 func (o Op) String() string {
@@ -147,7 +151,7 @@ func (o Op) String() string {
 func (o Op) Accumulates(i int) bool {
 	switch o {
 	case MatNT, MatNN, MatTN, ColSum, EmbedGrad,
-		Unary, UnaryGrad, Add, Sub, Mul, Scale, Fill, Dropout, MulConst,
+		Unary, UnaryGrad, Add, Sub, Mul, Scale, MulCols, MulColsDG, Fill, Dropout, MulConst,
 		NormDX, NormalizeGrad, RowSum, RowSumGrad, SoftmaxGrad, Pairs, PairsGrad, Outer, BCE, BCEGrad, CEGrad, Dot, SumRows:
 		return i == 0
 	case NormDG:

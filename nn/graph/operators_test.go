@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -117,6 +118,33 @@ var rowwise = []row{
 		x := g.tok("x", 4)
 		return g.Mul(g.Linear(x, w, none()), g.Linear(g.Tanh(x), w, g.Scale(g.Unary(backend.Exp, g.param("b", 3)), .1)))
 	}},
+	{"MulCols", func(g *net) graph.E { return g.MulCols(g.tok("x", 4), g.param("g", 4), none(), none()) }},
+	{"MulCols/column", func(g *net) graph.E { return g.MulCols(g.seq("x", 4), g.param("g", 4, 1), none(), none()) }},
+	{"MulCols/constant and bias", func(g *net) graph.E {
+		c := g.Constant(g.param("b", 4), 1.7)
+		return g.Tanh(g.MulCols(g.tok("x", 4), g.param("g", 1, 4), c, g.param("b", 4)))
+	}},
+	{"MulCols/pushed", func(g *net) graph.E {
+		y := g.MulCols(g.tok("x", 4), g.param("g", 4), none(), g.param("b", 4))
+		return g.First(g.Tanh(y), g.index("offsets"))
+	}},
+	{"Product", func(g *net) graph.E { // of inputs: what has no gradient is no weight here
+		u, a := g.Input("u", graph.Mat(3, 2)), g.Input("a", graph.Mat(2, 4))
+		return g.Linear(g.tok("x", 4), g.Add(g.Product(u, a), g.param("w", 3, 4)), none())
+	}},
+	{"InvNorm", func(g *net) graph.E {
+		return g.MulCols(g.tok("x", 4), g.param("m", 4), g.InvNorm(g.Input("w", graph.Mat(4, 3))), none())
+	}},
+	{"Constant", func(g *net) graph.E {
+		return g.MulCols(g.tok("x", 4), g.param("g", 4), g.Constant(g.param("b", 4), -.3), g.param("b", 4))
+	}},
+	{"LinearScaled", func(g *net) graph.E { // the rows of u a are zero: every factor is eta
+		a := g.Input("zero", graph.Mat(2, 4))
+		return g.LinearScaled(g.tok("x", 4), g.param("w", 3, 4), a, g.Input("u", graph.Mat(3, 2)), g.param("b", 3), 2)
+	}},
+	{"LinearScaled/pushed", func(g *net) graph.E {
+		return g.First(g.LinearScaled(g.tok("x", 4), g.param("w", 3, 4), g.Input("a", graph.Mat(2, 4)), g.Input("u", graph.Mat(3, 2)), none(), 1), g.index("offsets"))
+	}},
 	{"Scale", func(g *net) graph.E { return g.Scale(g.tok("x", 4), -1.7) }},
 	{"LayerNorm", func(g *net) graph.E { return g.LayerNorm(g.tok("x", 4), g.param("g", 4), g.param("b", 4), 1e-3) }},
 	{"LayerNorm/residual", func(g *net) graph.E {
@@ -223,8 +251,12 @@ var scores = []row{
 func table() []row {
 	rows := slices.Concat(linears, rowwise, sequences, scores)
 	for f := range backend.NumFuncs {
-		rows = append(rows, row{"Unary/" + []string{"gelu", "tanh", "relu", "sigmoid", "softplus", "exp", "square", "positive"}[f], func(g *net) graph.E {
-			return g.Unary(f, g.tok("x", 4))
+		rows = append(rows, row{"Unary/" + []string{"gelu", "tanh", "relu", "sigmoid", "softplus", "exp", "square", "positive", "invsqrt"}[f], func(g *net) graph.E {
+			x := g.tok("x", 4)
+			if f == backend.InvSqrt { // of what is safely above 0
+				x = g.Unary(backend.Exp, x)
+			}
+			return g.Unary(f, x)
 		}})
 	}
 	return rows
@@ -302,4 +334,43 @@ func TestOverlappingViews(t *testing.T) {
 		return []graph.E{g.Mul(g.Cols(x, 0, 3), g.Cols(x, 1, 3))}
 	}, option{})
 	require.EqualError(t, err, "graph: views that overlap at column 1 have no gradient")
+}
+
+// Of a scaled Linear, the gradients of the low-rank weights are those of dy times the factors; x's is not.
+func TestLinearScaled(t *testing.T) {
+	const eta = 1.5
+	a, u := draw("a", 8), draw("u", 6)
+	factors := make([]float64, 3)
+	for i := range factors {
+		square := 0.
+		for k := range 4 {
+			v := u[2*i]*a[k] + u[2*i+1]*a[4+k]
+			square += v * v
+		}
+		factors[i] = 1 / math.Sqrt(math.Sqrt(square)+1/(eta*eta))
+	}
+	grads := func(f func(g *net, x graph.E) graph.E) map[string][]float64 {
+		j := start(t, func(g *net) []graph.E { return []graph.E{f(g, g.tok("x", 4))} }, option{})
+		if w := graph.Floats[float64](j.r, "factors"); w != nil {
+			copy(w, factors)
+		}
+		j.do(t)
+		return j.gradients(t)
+	}
+	plain := func(g *net, x graph.E) graph.E {
+		return g.Add(g.Linear(x, g.param("w", 3, 4), g.param("b", 3)), g.Linear(g.Linear(x, g.param("a", 2, 4), none()), g.param("u", 3, 2), none()))
+	}
+	got := grads(func(g *net, x graph.E) graph.E {
+		return g.LinearScaled(x, g.param("w", 3, 4), g.param("a", 2, 4), g.param("u", 3, 2), g.param("b", 3), eta)
+	})
+	same, scaled := grads(plain), grads(func(g *net, x graph.E) graph.E {
+		return g.MulCols(plain(g, x), g.Input("factors", graph.Vec(3)), none(), none())
+	})
+	for _, name := range []string{"x", "w", "b"} {
+		require.InDeltaSlice(t, same[name], got[name], 1e-12, name)
+	}
+	for _, name := range []string{"a", "u"} {
+		require.InDeltaSlice(t, scaled[name], got[name], 1e-12, name)
+	}
+	require.NotEqual(t, same["x"], scaled["x"])
 }

@@ -109,7 +109,7 @@ func (b *Builder) Tanh(x E) E { return b.Unary(backend.Tanh, x) }
 func (b *Builder) Softplus(x E) E { return b.Unary(backend.Softplus, x) }
 
 func (o unary) Name() string {
-	return [...]string{"gelu", "tanh", "relu", "sigmoid", "softplus", "exp", "square", "positive"}[o.f]
+	return [...]string{"gelu", "tanh", "relu", "sigmoid", "softplus", "exp", "square", "positive", "invsqrt"}[o.f]
 }
 func (o unary) RowWise()                          {}
 func (o unary) Infer(in []Shape) ([]Shape, error) { return alike(in) }
@@ -122,7 +122,7 @@ func (o unary) Diff(b *Builder, n E, in []E, dy E) []E {
 	switch o.f {
 	case backend.Positive: // flat everywhere it has a derivative
 		return []E{b.Scale(dy, 0)}
-	case backend.Tanh, backend.Sigmoid, backend.Exp:
+	case backend.Tanh, backend.Sigmoid, backend.Exp, backend.InvSqrt:
 		return []E{b.Apply(unaryGrad(o), n, dy)}
 	}
 	return []E{b.Apply(unaryGrad(o), in[0], dy)}
@@ -137,7 +137,7 @@ func (o unaryGrad) Infer(in []Shape) ([]Shape, error) { return likeFirst(in) }
 func (o unaryGrad) Lower(l *Lowering, out, in []backend.Buf) {
 	args := []backend.Buf{in[0], {}, in[1]}
 	switch o.f {
-	case backend.Tanh, backend.Sigmoid, backend.Exp:
+	case backend.Tanh, backend.Sigmoid, backend.Exp, backend.InvSqrt:
 		args = []backend.Buf{{}, in[0], in[1]}
 	}
 	l.Call(backend.UnaryGrad, out, args, [4]int{int(o.f)}, [4]float64{})

@@ -97,6 +97,9 @@ func (r *Run) memory(n int64) (backend.Memory, error) {
 	return m, err
 }
 
+// Program is what runs.
+func (r *Run) Program() *Program { return r.p }
+
 // Bind points the program at weights and gradients. A weight is taken from the first store that has
 // its path, so that an adapter's store goes before its base's; swapping it is one more Bind. After an
 // error what was bound before still is.

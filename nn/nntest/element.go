@@ -19,6 +19,8 @@ func elementRows() []row {
 		{backend.Sub, 2, binaryCalls, binaryTruth(minus), byRow},
 		{backend.Mul, 2, binaryCalls, binaryTruth(times), byRow},
 		{backend.Scale, 4, scaleCalls, scaleTruth, byRow},
+		{backend.MulCols, 4, mulColsCalls, mulColsTruth, byRow},
+		{backend.MulColsDG, 64, mulColsDGCalls, mulColsDGTruth, apart},
 		{backend.Fill, 2, fillCalls, fillTruth, byRow},
 		{backend.AddTo, 2, addToCalls, addToTruth, byRow},
 		{backend.Dropout, 4, dropoutCalls, dropoutTruth, byRow},
@@ -56,7 +58,7 @@ func (g *gen) elements(make1 func(c *call, k, cols int, x operand)) (all []*call
 	return all
 }
 
-var funcs = []backend.Func{backend.GELU, backend.Tanh, backend.ReLU, backend.Sigmoid, backend.Softplus, backend.Exp, backend.Square, backend.Positive}
+var funcs = []backend.Func{backend.GELU, backend.Tanh, backend.ReLU, backend.Sigmoid, backend.Softplus, backend.Exp, backend.Square, backend.Positive, backend.InvSqrt}
 
 func unaryCalls(g *gen) (all []*call) {
 	for _, f := range funcs {
@@ -96,6 +98,12 @@ func function(f backend.Func, x float64) (y, ym, d, dm float64) {
 		return y, y * (1 + abs(x)), y, y
 	case backend.Square:
 		return x * x, x * x, 2 * x, abs(2 * x)
+	case backend.InvSqrt:
+		if x <= 0 {
+			return 0, 0, 0, 0
+		}
+		y = 1 / math.Sqrt(x)
+		return y, y, -y * y * y / 2, y * y * y
 	}
 	if x > 0 {
 		return 1, 0, 0, 0
@@ -112,7 +120,7 @@ func unaryTruth(c *call) []grid {
 
 // readsValue says whose derivative is computed from the value, not from the argument.
 func readsValue(f backend.Func) bool {
-	return f == backend.Tanh || f == backend.Sigmoid || f == backend.Exp
+	return f == backend.Tanh || f == backend.Sigmoid || f == backend.Exp || f == backend.InvSqrt
 }
 
 func unaryGradCalls(g *gen) (all []*call) {
@@ -124,6 +132,11 @@ func unaryGradCalls(g *gen) (all []*call) {
 			c.I[0] = int(fn)
 			if c.what != "" { // a gradient that overflows is no finite input
 				x = g.extreme(c, c.axis, cols, mild)
+			}
+			if fn == backend.InvSqrt && g.exact { // differences see nothing at the pole
+				for i, v := range x.v {
+					x.v[i] = math.Copysign(.2+abs(v), v)
+				}
 			}
 			f := c.clone()
 			f.op, f.in = backend.Unary, []operand{x}
@@ -154,6 +167,9 @@ func unaryGradTruth(c *call) []grid {
 			return dy * (y - y*y), abs(dy)
 		case backend.Exp:
 			return dy * c.in[1].at(i, j), abs(dy * c.in[1].at(i, j))
+		case backend.InvSqrt:
+			y := c.in[1].at(i, j)
+			return -dy * y * y * y / 2, abs(dy * y * y * y)
 		default:
 			_, _, d, dm := function(f, c.in[0].at(i, j))
 			return dy * d, abs(dy) * dm
@@ -264,4 +280,63 @@ func dropoutTruth(c *call) []grid {
 func kept(c *call, s int, keys []int32, site, element int, rate float64) bool {
 	w := philox.Block(c.s.Seed, [4]uint32{uint32(element / 4), uint32(site), uint32(keys[s]), uint32(c.s.Step)})[element%4]
 	return rate < 1 && float64(w) >= math.Floor(rate*(1<<32))
+}
+
+// mulColsCalls multiplies columns by one vector or by two, and adds a third.
+func mulColsCalls(g *gen) []*call {
+	return g.elements(func(c *call, k, cols int, x operand) {
+		c.in = []operand{x, g.weight(1, cols), {}, {}}
+		if k%4%2 == 1 {
+			c.in[2] = operand{space: backend.Arena, rows: 1, cols: cols, v: g.normal(cols)}
+		}
+		if k%4 >= 2 {
+			c.in[3] = g.weight(1, cols)
+		}
+	})
+}
+
+func mulColsTruth(c *call) []grid {
+	return one(gridOf(c.out[0].rows, c.out[0].cols, func(i, j int) (v, m float64) {
+		v = c.in[0].at(i, j) * c.in[1].at(0, j)
+		if !c.in[2].dead() {
+			v *= c.in[2].at(0, j)
+		}
+		m = abs(v)
+		if !c.in[3].dead() {
+			v, m = v+c.in[3].at(0, j), m+abs(c.in[3].at(0, j))
+		}
+		return v, m
+	}))
+}
+
+func mulColsDGCalls(g *gen) (all []*call) {
+	g.op = backend.MulCols
+	forward := mulColsCalls(g)
+	g.op = backend.MulColsDG
+	for _, f := range forward {
+		if f.what != "" { // sums of extremes overflow
+			continue
+		}
+		c := g.call(f.axis, f.s.Count[f.axis])
+		cols := f.in[0].cols
+		dy := g.mat(c, c.axis, cols)
+		c.in, c.out = []operand{f.in[0], dy, f.in[2]}, []operand{g.grad(1, cols)}
+		c.derives(f, dy, 1)
+		all = append(all, c)
+	}
+	return all
+}
+
+func mulColsDGTruth(c *call) []grid {
+	s := zeros(1, c.in[0].cols)
+	for i := range c.in[0].rows {
+		for j := range c.in[0].cols {
+			v := c.in[0].at(i, j) * c.in[1].at(i, j)
+			if !c.in[2].dead() {
+				v *= c.in[2].at(0, j)
+			}
+			s.add(j, v, v)
+		}
+	}
+	return one(s)
 }

@@ -14,6 +14,7 @@ func updateRows() []row {
 		{backend.AdamW, 16, adamWCalls, adamWTruth, apart},
 		{backend.SGD, 8, sgdCalls, sgdTruth, apart},
 		{backend.Adagrad, 8, adagradCalls, adagradTruth, apart},
+		{backend.Shrink, 4, shrinkCalls, shrinkTruth, apart},
 	}
 }
 
@@ -228,4 +229,36 @@ func adagradTruth(c *call) []grid {
 		x[0] -= step
 		return [4]float64{2 * c.s.LR[c.I[0]], dm * dm}
 	})
+}
+
+// shrinkCalls has weights at the threshold, and on both sides of it.
+func shrinkCalls(g *gen) []*call {
+	return g.updates(nil, func(c *call, k int) {
+		c.F[0] = []float64{1, 0, 30}[k%3]
+		c.in[0] = operand{}
+		w := c.out[0].v
+		by := c.s.LR[c.I[0]] * c.F[0]
+		for i := range w {
+			switch i % 6 {
+			case 1:
+				w[i] = 0
+			case 2:
+				w[i] = by / 2
+			case 4:
+				w[i] = -by / 2
+			}
+		}
+	})
+}
+
+// shrinkTruth is the soft threshold of Donoho and Johnstone (1994).
+func shrinkTruth(c *call) []grid {
+	by := c.s.LR[c.I[0]] * c.F[0]
+	return one(gridOf(1, c.out[0].cols, func(_, j int) (v, m float64) {
+		v = c.out[0].v[j]
+		if math.IsNaN(c.in[1].v[0]) {
+			return v, 0
+		}
+		return math.Copysign(math.Max(abs(v)-by, 0), v), abs(v) + by
+	}))
 }

@@ -25,6 +25,14 @@ type Record struct {
 	Tokens   int                `json:"tokens,omitempty"`
 	Seconds  float64            `json:"seconds,omitempty"`
 	Metrics  map[string]float64 `json:"metrics,omitempty"`
+	Ranks    *Ranks             `json:"ranks,omitempty"`
+}
+
+// Ranks is what is left of an adapter whose ranks are dropped while it is trained.
+type Ranks struct {
+	Left    int            `json:"left"`
+	All     int            `json:"all"`
+	Modules map[string]int `json:"modules"` // left, by module
 }
 
 // A Log appends records to a file. A nil Log drops them.

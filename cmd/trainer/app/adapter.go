@@ -19,23 +19,30 @@ type Applying func(m arch.Model, seed uint64) (string, error)
 
 func adapters() map[string]Adapter {
 	return map[string]Adapter{
-		"lora": {About: "low-rank updates of linear layers (Hu et al. 2021), in the format of PEFT", Read: readLoRA},
+		"lora":    {About: "low-rank updates of linear layers (Hu et al. 2021), in the format of PEFT", Read: low(lora.Plain)},
+		"dora":    {About: "lora that learns lengths and directions of a weight's rows apart (Liu et al. 2024); PEFT's use_dora", Read: low(lora.DoRA)},
+		"ia3":     {About: "a factor for each activation of the targets (Liu et al. 2022), in the format of PEFT", Read: low(lora.IA3)},
+		"allora":  {About: "lora without alpha and dropout, whose rows learn at rates of their own (Huang and Balestriero 2024)", Read: low(lora.ALLoRA)},
+		"dynamic": {About: "lora that drops the ranks that a module does not need (after Lu et al. 2024)", Read: low(lora.Dynamic)},
 	}
 }
 
-func readLoRA(decode func(into any) error) (any, Applying, error) {
-	c := lora.Defaults()
-	if err := decode(&c); err != nil {
-		return nil, nil, err
-	}
-	if err := c.Check(); err != nil {
-		return nil, nil, err
-	}
-	return c, func(m arch.Model, seed uint64) (string, error) {
-		a, err := lora.Apply(m, c, seed)
-		if err != nil {
-			return "", err
+// low reads the settings of a kind of package lora.
+func low(kind string) func(decode func(into any) error) (any, Applying, error) {
+	return func(decode func(into any) error) (any, Applying, error) {
+		c := lora.DefaultsOf(kind)
+		if err := decode(&c); err != nil {
+			return nil, nil, err
 		}
-		return a.Summary().String(), nil
-	}, nil
+		if c.Kind = kind; c.Check() != nil {
+			return nil, nil, c.Check()
+		}
+		return c, func(m arch.Model, seed uint64) (string, error) {
+			a, err := lora.Apply(m, c, seed)
+			if err != nil {
+				return "", err
+			}
+			return a.Summary().String(), nil
+		}, nil
+	}
 }

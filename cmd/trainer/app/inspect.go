@@ -137,7 +137,9 @@ func (in *inspection) adapter() error {
 		base += " at " + f.Base.Revision
 	}
 	in.add("base", "%s", orDash(base))
-	in.add("rank", "%d, alpha %g, dropout %g", c.Rank, c.Alpha, c.Dropout)
+	if c.Kind != lora.IA3 {
+		in.add("rank", "%d, alpha %g, dropout %g", c.Rank, c.Alpha, c.Dropout)
+	}
 	targets := strings.Join(c.Targets, ", ")
 	if c.TargetPattern != "" {
 		targets = c.TargetPattern

@@ -19,9 +19,7 @@ func mergeCommand(e *Env) *cobra.Command {
 		GroupID: "train",
 		Args:    positional(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if files, err := os.ReadDir(out); err == nil && len(files) > 0 {
-				return fmt.Errorf("merge: %s is not empty: choose another directory", out)
-			} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := isFree(out); err != nil {
 				return prefix("merge", err)
 			}
 			if err := rank.Merge(cmd.Context(), model, out, rank.Options{Base: base}); err != nil {
@@ -40,4 +38,16 @@ func mergeCommand(e *Env) *cobra.Command {
 	f.StringVar(&out, "out", "", "`DIR` of the merged model")
 	needed(cmd, "model", "out")
 	return cmd
+}
+
+// isFree refuses a directory that holds something.
+func isFree(dir string) error {
+	files, err := os.ReadDir(dir)
+	switch {
+	case err == nil && len(files) > 0:
+		return fmt.Errorf("%s is not empty: choose another directory", dir)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
 }

@@ -96,12 +96,18 @@ func (p *progress) step(s train.Step) {
 	if e := s.Evaluation; e != nil {
 		fmt.Fprintln(p.lines, p.evaluation(s.N, e))
 	}
+	if k := s.Ranks; k != nil {
+		fmt.Fprintf(p.lines, "ranks after step %d: %d of %d left\n", s.N, k.Left, k.All)
+	}
 }
 
-// dev is an evaluation as JSON.
+// dev is an evaluation, and the ranks that are left, as JSON.
 func (p *progress) dev(s train.Step) {
 	if s.Evaluation != nil {
 		p.env.event("evaluation", "step", s.N, "metrics", s.Evaluation.Values, "best", s.Evaluation.Best)
+	}
+	if s.Ranks != nil {
+		p.env.event("ranks", "step", s.N, "left", s.Ranks.Left, "all", s.Ranks.All)
 	}
 }
 

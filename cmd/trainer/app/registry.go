@@ -69,6 +69,7 @@ func Builtin() Registry {
 		},
 		Commands: map[string]func(*Env) *cobra.Command{
 			"bench":      benchCommand,
+			"combine":    combineCommand,
 			"doctor":     doctorCommand,
 			"embed":      embedCommand,
 			"eval":       evalCommand,

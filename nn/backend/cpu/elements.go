@@ -52,6 +52,27 @@ func (s isa) addTo(a *args, lo, hi int) {
 	})
 }
 
+func (s isa) mulCols(a *args, lo, hi int) {
+	y, x := a.Dst[0], a.Src[0]
+	task(s, a, C.RUNG_TASK_mul_cols, &C.struct_mul_cols{
+		y: at(y, lo, 0), x: at(x, lo, 0), g: at(a.Src[1], 0, 0), c: at(a.Src[2], 0, 0), b: at(a.Src[3], 0, 0),
+		rows: C.long(hi - lo), cols: C.long(y.Cols), ldy: C.long(y.Ld), ldx: C.long(x.Ld), acc: flag(a.Out[0].Acc),
+	})
+}
+
+// mulSums is rows lo to hi of c Σ x dy.
+func (s isa) mulSums(a *args, lo, hi int, dg mat) {
+	x, dy := a.Src[0], a.Src[1]
+	c := C.struct_mul_sums{
+		dg: at(dg, 0, 0), c: at(a.Src[2], 0, 0), rows: C.long(hi - lo), cols: C.long(x.Cols), ldx: C.long(x.Ld), lddy: C.long(dy.Ld),
+		acc: accumulates(a, 0, a.In[0].Axis),
+	}
+	if lo < hi {
+		c.x, c.dy = at(x, lo, 0), at(dy, lo, 0)
+	}
+	task(s, a, C.RUNG_TASK_mul_sums, &c)
+}
+
 // dropOf is the dropout of a sequence's key at a site.
 func dropOf(a *args, key int32, site int) C.struct_drop {
 	d := C.struct_drop{

@@ -110,6 +110,22 @@ struct column_sums {
 	int acc_db, acc_dg;
 };
 
+// y = x g c + b, with vectors (cols) that are the same in every row; c and b may be null.
+struct mul_cols {
+	float *y;
+	const float *x, *g, *c, *b;
+	long rows, cols, ldy, ldx;
+	int acc;
+};
+
+// dg (cols) = c Σ x dy over rows; c may be null.
+struct mul_sums {
+	float *dg;
+	const float *x, *dy, *c;
+	long rows, cols, ldx, lddy;
+	int acc;
+};
+
 struct embed {
 	float *y;
 	const float *word, *position, *type; // type may be null
@@ -164,6 +180,13 @@ struct sgd {
 	int nesterov;
 };
 
+// w = sign(w) max(|w| - by, 0)
+struct shrink {
+	float *w;
+	long n;
+	float by;
+};
+
 // Squares of n elements from number from on of a matrix.
 struct squares {
 	const float *x;
@@ -179,7 +202,8 @@ enum { PAGE_BITS = 10 }; // elements of a page of account
 #define KERNELS(F)                                                     \
 	F(mat) F(mat_tn) F(pack) F(add_parts) F(attn) F(attn_grad)     \
 	F(elements) F(dropout) F(norm) F(norm_dx) F(column_sums)       \
-	F(embed) F(embed_grad) F(sum_rows) F(max_rows) F(max_grad) F(adamw) F(sgd) F(squares)
+	F(embed) F(embed_grad) F(sum_rows) F(max_rows) F(max_grad) F(adamw) F(sgd) F(squares) \
+	F(mul_cols) F(mul_sums) F(shrink)
 
 #define VERSION(name, isa) void name##_##isa(const struct name *);
 #define DECLARE(name) VERSIONS(VERSION, name)

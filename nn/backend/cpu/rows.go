@@ -19,6 +19,8 @@ func (s isa) installRows(t *host.Kernels[float32]) {
 	t[backend.NormDX] = byRows(s.normDX)
 	t[backend.NormDG] = s.columnSums(2, 0, func(a *args, lo, hi int, dg, db mat) { s.normSums(a, lo, hi, dg, db) })
 	t[backend.ColSum] = s.columnSums(1, 0, func(a *args, lo, hi int, db, _ mat) { s.sums(a, lo, hi, db) })
+	t[backend.MulCols] = byRows(s.mulCols)
+	t[backend.MulColsDG] = s.columnSums(1, 0, func(a *args, lo, hi int, dg, _ mat) { s.mulSums(a, lo, hi, dg) })
 	t[backend.Embed] = byRows(s.embed)
 	t[backend.EmbedGrad] = s.embedGrad()
 	t[backend.Mean] = byRows(s.mean)

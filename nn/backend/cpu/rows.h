@@ -1,6 +1,6 @@
 // Element by element, and by rows. Everything a loop takes is a vector of a row, the last one cut.
 
-enum { UNARY_GELU, UNARY_TANH, UNARY_RELU, UNARY_SIGMOID, UNARY_SOFTPLUS, UNARY_EXP, UNARY_SQUARE, UNARY_POSITIVE };
+enum { UNARY_GELU, UNARY_TANH, UNARY_RELU, UNARY_SIGMOID, UNARY_SOFTPLUS, UNARY_EXP, UNARY_SQUARE, UNARY_POSITIVE, UNARY_INVSQRT };
 
 static inline vf unaryOf(int f, vf x) {
 	switch (f) {
@@ -11,6 +11,7 @@ static inline vf unaryOf(int f, vf x) {
 	case UNARY_SOFTPLUS: return vsoftplus(x);
 	case UNARY_EXP: return vexp(x);
 	case UNARY_SQUARE: return vmul(x, x);
+	case UNARY_INVSQRT: return vpick(vgt(x, vzero()), vdiv(vset(1), vsqrt(x)), vzero());
 	default: return vpick(vgt(x, vzero()), vset(1), vzero());
 	}
 }
@@ -25,6 +26,7 @@ static inline vf derivative(int f, vf x, vf y) {
 	case UNARY_SOFTPLUS: return vsigmoid(x);
 	case UNARY_EXP: return y;
 	case UNARY_SQUARE: return vadd(x, x);
+	case UNARY_INVSQRT: return vmul(vset(-.5f), vmul(y, vmul(y, y)));
 	default: return vzero();
 	}
 }
@@ -196,6 +198,40 @@ void FN(column_sums)(const struct column_sums *x) {
 		for (; j + SUMS * VL <= x->cols; j += SUMS * VL) sums_at(x, SUMS, r, end, j, SUMS * VL, add_db, add_dg);
 		for (; j < x->cols; j += VL) sums_at(x, 1, r, end, j, x->cols - j, add_db, add_dg);
 	}
+}
+
+// mul_cols is y = x g c + b; c and b may be null.
+void FN(mul_cols)(const struct mul_cols *x) {
+	for (long j = 0; j < x->cols; j += VL) {
+		const long n = x->cols - j;
+		const vf g = vloadn(x->g + j, n), c = x->c ? vloadn(x->c + j, n) : vset(1), b = x->b ? vloadn(x->b + j, n) : vzero();
+		for (long i = 0; i < x->rows; i++) {
+			vf v = vadd(vmul(vmul(vloadn(x->x + i * x->ldx + j, n), g), c), b);
+			if (x->acc) v = vadd(v, vloadn(x->y + i * x->ldy + j, n));
+			vstoren(x->y + i * x->ldy + j, v, n);
+		}
+	}
+}
+
+// mul_sums_at is vectors of columns from j on, n columns in all.
+INLINE void mul_sums_at(const struct mul_sums *x, const int vectors, long j, long n) {
+	vf s[SUMS];
+	clear(s);
+	for (long i = 0; i < x->rows; i++)
+		UNROLL(4) for (int u = 0; u < vectors; u++)
+			s[u] = vfma(vloadn(x->x + i * x->ldx + j + u * VL, n - u * VL), vloadn(x->dy + i * x->lddy + j + u * VL, n - u * VL), s[u]);
+	UNROLL(4) for (int u = 0; u < vectors; u++) {
+		const long k = j + u * VL, m = n - u * VL;
+		if (x->c) s[u] = vmul(s[u], vloadn(x->c + k, m));
+		if (x->acc) s[u] = vadd(vloadn(x->dg + k, m), s[u]);
+		vstoren(x->dg + k, s[u], m);
+	}
+}
+
+void FN(mul_sums)(const struct mul_sums *x) {
+	long j = 0;
+	for (; j + SUMS * VL <= x->cols; j += SUMS * VL) mul_sums_at(x, SUMS, j, SUMS * VL);
+	for (; j < x->cols; j += VL) mul_sums_at(x, 1, j, x->cols - j);
 }
 
 // embed adds rows of three tables; the third may be null.

@@ -28,6 +28,7 @@ func (s isa) installUpdates(t *host.Kernels[float32]) {
 	t[backend.AdamW] = vector(s.adamW)
 	t[backend.AdamW].Marks = true
 	t[backend.SGD] = vector(s.sgd)
+	t[backend.Shrink] = vector(s.shrink)
 	t[backend.SumSq] = s.sumSq()
 }
 
@@ -62,6 +63,10 @@ func (s isa) sgd(a *args, lo, hi int) {
 		f: C.float(a.Src[1].D[0]), momentum: C.float(a.F[0]), decay: C.float(a.F[3]), lr: C.float(a.S.LR[a.I[0]]),
 		nesterov: flag(a.I[1] == 1),
 	})
+}
+
+func (s isa) shrink(a *args, lo, hi int) {
+	task(s, a, C.RUNG_TASK_shrink, &C.struct_shrink{w: at(a.Dst[0], 0, lo), n: C.long(hi - lo), by: C.float(a.S.LR[a.I[0]] * a.F[0])})
 }
 
 // squareTile is how many elements of a gradient are summed in one piece, so that the order of the

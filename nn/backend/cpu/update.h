@@ -50,6 +50,16 @@ void FN(sgd)(const struct sgd *x) {
 	}
 }
 
+// shrink is the proximal step of |w|.
+void FN(shrink)(const struct shrink *x) {
+	const vf by = vset(x->by), none = vzero();
+	for (long j = 0; j < x->n; j += VL) {
+		const vf w = vloadn(x->w + j, x->n - j);
+		const vf v = vpick(vgt(w, by), vsub(w, by), vpick(vlt(w, vsub(none, by)), vadd(w, by), none));
+		vstoren(x->w + j, v, x->n - j);
+	}
+}
+
 // squares is Σ x² in float64, row by row.
 void FN(squares)(const struct squares *x) {
 	vd s[4];

@@ -52,6 +52,43 @@ func scale[F host.Float](a *args[F], lo, hi int) {
 	}
 }
 
+// mulCols multiplies every row by g, and by c, and adds b.
+func mulCols[F host.Float](a *args[F], lo, hi int) {
+	g, c, b := a.Src[1].D, a.Src[2], a.Src[3]
+	for i := lo; i < hi; i++ {
+		y := a.Dst[0].Row(i)
+		for j, v := range a.Src[0].Row(i) {
+			v *= g[j]
+			if !c.Nil() {
+				v *= c.D[j]
+			}
+			if !b.Nil() {
+				v += b.D[j]
+			}
+			put(a, y, j, v)
+		}
+	}
+}
+
+func mulColsDG[F host.Float](a *args[F], lo, hi int) {
+	x, dy, c := a.Src[0], a.Src[1], a.Src[2]
+	seg := a.Segments(0, a.In[0].Axis, x.Rows)
+	for u := range seg.N {
+		out, from, to := seg.At(u)
+		o := out.Row(0)
+		for j := lo; j < hi; j++ {
+			var s F
+			for i := from; i < to; i++ {
+				s += x.Row(i)[j] * dy.Row(i)[j]
+			}
+			if !c.Nil() {
+				s *= c.D[j]
+			}
+			put(a, o, j, s)
+		}
+	}
+}
+
 func fill[F host.Float](a *args[F], lo, hi int) {
 	for i := lo; i < hi; i++ {
 		y := a.Dst[0].Row(i)
@@ -117,6 +154,10 @@ func unary[F host.Float](a *args[F], lo, hi int) {
 				if x > 0 {
 					r = 1
 				}
+			case backend.InvSqrt:
+				if x > 0 {
+					r = 1 / math.Sqrt(x)
+				}
 			}
 			put(a, y, j, F(r))
 		}
@@ -154,6 +195,8 @@ func unaryGrad[F host.Float](a *args[F], lo, hi int) {
 				g = yr[j]
 			case backend.Square:
 				g = 2 * xr[j]
+			case backend.InvSqrt:
+				g = -yr[j] * yr[j] * yr[j] / 2
 			}
 			put(a, dx, j, d*g)
 		}

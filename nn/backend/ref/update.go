@@ -141,3 +141,21 @@ func adagrad[F host.Float](a *args[F], lo, hi int) {
 		w[i] -= F(a.S.LR[a.I[0]]) * d / (F(math.Sqrt(float64(v[i]))) + F(a.F[2]))
 	}
 }
+
+// shrink is the proximal step of λ |w| for the learning rate: weights that are small become 0.
+func shrink[F host.Float](a *args[F], lo, hi int) {
+	if f := a.Src[1].D[0]; f != f {
+		return
+	}
+	w, by := a.Dst[0].D, F(a.S.LR[a.I[0]]*a.F[0])
+	for i := lo; i < hi; i++ {
+		switch v := w[i]; {
+		case v > by:
+			w[i] = v - by
+		case v < -by:
+			w[i] = v + by
+		default:
+			w[i] = 0
+		}
+	}
+}

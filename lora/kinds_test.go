@@ -1,0 +1,575 @@
+package lora
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"rung/checkpoints"
+	"rung/nn"
+	"rung/nn/arch"
+	"rung/nn/backend"
+	"rung/nn/graph"
+	"rung/nn/nntest/golden"
+)
+
+// A row is a kind of adapter, or a start, with what is particular about it.
+type kindRow struct {
+	config Config
+	exact  bool // a fresh adapter changes no bit of a score
+	rounds bool // what is saved has other factors than what is trained: scores agree to rounding
+	rule   bool // its gradients are not derivatives
+}
+
+func with4(edit func(c *Config)) Config {
+	c := small4(AllLinear)
+	c.Bias = BiasLoRAOnly
+	edit(&c)
+	return c
+}
+
+// kindRows is every kind and every start: a new one needs a row.
+var kindRows = map[string]kindRow{
+	"lora":          {config: with4(func(*Config) {}), exact: true},
+	"rslora":        {config: with4(func(c *Config) { c.UseRSLoRA = true }), exact: true},
+	"gaussian":      {config: with4(func(c *Config) { c.Init = InitGaussian }), exact: true},
+	"orthogonal":    {config: with4(func(c *Config) { c.Init = InitOrthogonal })},
+	"lora-fa":       {config: with4(func(c *Config) { c.FreezeA = true }), exact: true},
+	"lora+":         {config: with4(func(c *Config) { c.LoRAPlus = 16 }), exact: true},
+	"pissa":         {config: with4(func(c *Config) { c.Init = InitPiSSA }), rounds: true},
+	"pissa, sizes":  {config: with4(func(c *Config) { c.Init, c.UseRSLoRA, c.RankPattern = InitPiSSA, true, map[string]int{"key": 2} }), rounds: true},
+	"dora":          {config: with4(func(c *Config) { c.Kind = DoRA }), rule: true},
+	"dora, no bias": {config: with4(func(c *Config) { c.Kind, c.Bias, c.UseRSLoRA = DoRA, BiasNone, true }), rule: true},
+	"dora, dropout": {config: with4(func(c *Config) { c.Kind, c.Dropout = DoRA, .4 }), rule: true},
+	"ia3":           {config: Config{Kind: IA3, Targets: []string{"key", "value", "intermediate.dense", "pooler.dense"}, Feedforward: []string{"intermediate.dense"}}, exact: true},
+	"ia3, patterns": {config: Config{Kind: IA3, TargetPattern: `.*\.(query|dense)`, FeedforwardPattern: `.*output\.dense`}, exact: true},
+	"allora":        {config: with4(func(c *Config) { c.Kind, c.Alpha, c.Eta = ALLoRA, 0, 2 }), exact: true, rule: true},
+	"allora, sizes": {config: with4(func(c *Config) { c.Kind, c.Alpha, c.Eta, c.RankPattern = ALLoRA, 0, .5, map[string]int{"query": 1} }), exact: true, rule: true},
+	"dynamic":       {config: with4(func(c *Config) { c.Kind, c.Shrink = Dynamic, .1 }), exact: true, rounds: true},
+	"dynamic, drop": {config: with4(func(c *Config) { c.Kind, c.Shrink, c.UseRSLoRA, c.Dropout = Dynamic, .1, true, .3 }), exact: true, rounds: true},
+}
+
+func eachKind(t *testing.T, f func(t *testing.T, k kindRow)) {
+	seen := map[string]bool{}
+	for name, k := range kindRows {
+		if seen[k.config.Kind], seen[k.config.Init] = true, true; k.config.Kind == "" {
+			seen[Plain] = true
+		}
+		t.Run(name, func(t *testing.T) { f(t, k) })
+	}
+	for _, kind := range append(Kinds(), InitGaussian, InitOrthogonal, InitPiSSA) {
+		require.True(t, seen[kind], "no row for %s", kind)
+	}
+}
+
+// stir moves every parameter of the adapter away from where it starts; of the weights of ranks some are zero, in one
+// module all.
+func stir(a *Adapter, seed uint64) {
+	zeros := 0
+	for _, p := range a.Params() {
+		was, std := p.Init, .2
+		if strings.HasPrefix(p.Path, "classifier.") {
+			continue
+		}
+		if strings.HasSuffix(p.Path, ".lora_w") {
+			some := []float32{1.5, 0, -.5, 0}
+			if zeros++; zeros == 3 {
+				some = make([]float32, 4)
+			}
+			p.Init = func(dst []float32) error { copy(dst, some); return nil }
+			continue
+		}
+		p.Init = func(dst []float32) error {
+			noise := make([]float32, len(dst))
+			if err := p.Normal(seed, std)(noise); err != nil {
+				return err
+			}
+			if was != nil {
+				if err := was(dst); err != nil {
+					return err
+				}
+			}
+			for i, x := range noise {
+				dst[i] += x
+			}
+			return nil
+		}
+	}
+}
+
+func near[F float32 | float64](t *testing.T, want, got []F, most float64) {
+	t.Helper()
+	require.Len(t, got, len(want))
+	for i := range want {
+		require.InDelta(t, want[i], got[i], most)
+	}
+}
+
+func TestKindsFresh(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kindRow) {
+		be, b, m := golden.Ref[float32](t, 2), smallBatch(), smallCross(t)
+		before := scores[float32](t, m, b, golden.Store(t, be, m.Params(), false))
+		a, err := Apply(m, k.config, 1)
+		require.NoError(t, err)
+		after := scores[float32](t, m, b, golden.Store(t, be, m.Params(), false))
+		if k.exact {
+			require.Equal(t, before, after)
+		}
+		near(t, before, after, 1e-5)
+		a.Remove()
+		require.Equal(t, before, scores[float32](t, m, b, golden.Store(t, be, m.Params(), false)))
+
+		// Stirred, it is another model; taken out, it is the base again, also where W was changed.
+		_, err = Apply(m, k.config, 1)
+		require.NoError(t, err)
+		require.Error(t, func() error { _, err := Apply(m, k.config, 1); return err }())
+	})
+}
+
+func TestKindsMerge(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kindRow) {
+		be, b, m := golden.Ref[float32](t, 2), smallBatch(), smallCross(t)
+		plain := scores[float32](t, m, b, golden.Store(t, be, m.Params(), false))
+		a, err := Apply(m, k.config, 1)
+		require.NoError(t, err)
+		stir(a, 2)
+		own, base := golden.Store(t, be, a.Own(), false), golden.Store(t, be, a.Base(), false)
+		want := scores[float32](t, m, b, own, base)
+		ps, err := a.Merge(own, base)
+		require.NoError(t, err)
+		a.Remove()
+		merged := golden.Store(t, be, ps, false)
+		near(t, want, scores[float32](t, m, b, merged), 1e-5)
+		var moved float64
+		for i := range want {
+			moved = max(moved, math.Abs(float64(want[i]-plain[i])))
+		}
+		require.Greater(t, moved, 1e-3)
+	})
+}
+
+// Saved, opened and saved again: the same bytes, the same scores, and all that was trained travels.
+func TestKindsSave(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kindRow) {
+		be, b := golden.Ref[float32](t, 2), smallBatch()
+		create := func() *arch.Cross {
+			m := smallCross(t)
+			for _, p := range m.Params() {
+				p.Created = p.Path == "bert.embeddings.position_embeddings.weight"
+			}
+			return m
+		}
+		m := create()
+		a, err := Apply(m, k.config, 1)
+		require.NoError(t, err)
+		stir(a, 3)
+		own, base := golden.Store(t, be, a.Own(), false), golden.Store(t, be, smallCross(t).Params(), false)
+		want := scores[float32](t, m, b, own, base)
+		first, second := t.TempDir(), t.TempDir()
+		require.NoError(t, a.Save(first, Source{"org/base", "v1"}, own, base))
+
+		f, err := Open(first)
+		require.NoError(t, err)
+		defer f.Close()
+		require.Contains(t, f.w.Names(), prefix+"bert.embeddings.position_embeddings.weight")
+		n := create()
+		c, err := f.Apply(n)
+		require.NoError(t, err)
+		loaded := golden.Store(t, be, c.Own(), false)
+		got := scores[float32](t, n, b, loaded, base)
+		if k.rounds {
+			near(t, want, got, 1e-5)
+		} else {
+			require.Equal(t, want, got)
+		}
+		require.NoError(t, c.Save(second, f.Base, loaded, base))
+		for _, file := range []string{configFile, checkpoints.AdapterFile} {
+			require.Equal(t, contents(t, first, file), contents(t, second, file))
+		}
+		for _, p := range m.Params() {
+			if p.Trainable {
+				_, ok := own.Find(p.Path)
+				require.True(t, ok, p.Path)
+			}
+		}
+	})
+}
+
+// What is rewritten computes what the plain graph does; the gradients of units add up to those of the batch.
+func TestKindsRewrittenAndByUnit(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kindRow) {
+		be, m, b := golden.Ref[float64](t, 2), smallCross(t), smallBatch()
+		a, err := Apply(m, k.config, 1)
+		require.NoError(t, err)
+		stir(a, 4)
+		own, base := golden.Store(t, be, a.Own(), true), golden.Store(t, be, a.Base(), false)
+		gradients := func(pl nn.Plan) [][]float64 {
+			pl.Objective, pl.Dropout = bce.Objective, true
+			j := start[float64](t, be, m, pl, b, own, base)
+			if pl.PerUnit {
+				setUnits(j, []int{0, 1, 2, 3})
+				for i := range 3 {
+					j.Set(nn.InWeights, i, 1./3)
+				}
+			}
+			out := [][]float64{j.Result(t, nn.OutScores, 3)}
+			for _, p := range a.Params() {
+				if !p.Trainable {
+					continue
+				}
+				if !pl.PerUnit {
+					out = append(out, golden.Grad[float64](t, own, p.Path))
+					continue
+				}
+				sum := make([]float64, p.Size())
+				for u := range 3 {
+					g, err := graph.UnitGradient[float64](j.Run, p.Path, u)
+					require.NoError(t, err)
+					for i, x := range g {
+						sum[i] += x
+					}
+				}
+				out = append(out, sum)
+			}
+			return out
+		}
+		want := gradients(nn.Plan{Plain: true})
+		for _, pl := range []nn.Plan{{}, {PerUnit: true}} {
+			for i, g := range gradients(pl) {
+				require.Less(t, golden.Rel(g, want[i]), 1e-11, "%+v: result %d", pl, i)
+			}
+		}
+	})
+}
+
+// Gradients are central differences; DoRA's are those at a constant norm.
+func TestKindsGradients(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kindRow) {
+		if k.config.Kind == ALLoRA { // whose rule TestALLoRA has
+			return
+		}
+		be, m := golden.Ref[float64](t, 2), smallCross(t)
+		a, err := Apply(m, k.config, 4)
+		require.NoError(t, err)
+		stir(a, 2)
+		own, base := golden.Store(t, be, a.Own(), true), golden.Store(t, be, a.Base(), false)
+		pl := bce
+		pl.Dropout = true
+		j := start[float64](t, be, m, pl, smallBatch(), own, base)
+		loss := func() float64 { return j.Result(t, nn.OutLoss, 1)[0] }
+		loss()
+		grads := map[string][]float64{}
+		for _, p := range a.Params() {
+			if p.Trainable {
+				grads[p.Path] = golden.Grad[float64](t, own, p.Path)
+			}
+		}
+		const h = 1e-6
+		for _, p := range a.Params() {
+			if grads[p.Path] == nil {
+				continue
+			}
+			w, err := graph.ReadWeight[float64](own, p.Path)
+			require.NoError(t, err)
+			d := doraOf(a, p)
+			for i := 0; i < len(w); i += 1 + len(w)/4 {
+				at := func(x float64) float64 {
+					v := append([]float64(nil), w...)
+					v[i] = x
+					return d.atConstantNorm(t, own, base, func() float64 {
+						require.NoError(t, graph.WriteWeight(own, p.Path, v))
+						return loss()
+					})
+				}
+				diff := (at(w[i]+h) - at(w[i]-h)) / (2 * h)
+				require.NoError(t, graph.WriteWeight(own, p.Path, w))
+				require.InDelta(t, diff, grads[p.Path][i], 1e-8, "%s[%d]", p.Path, i)
+			}
+		}
+	})
+}
+
+// doraOf is the DoRA whose A or B p is, nil for none.
+func doraOf(a *Adapter, p *nn.Param) *doraLinear {
+	for _, s := range a.sites {
+		if d, ok := s.layer.(*doraLinear); ok && (d.A == p || d.B == p) {
+			return d
+		}
+	}
+	return nil
+}
+
+// atConstantNorm calls f, which changes A or B and takes the loss, with M changed so that M/|W + Scale B A| stays.
+func (d *doraLinear) atConstantNorm(t *testing.T, own, base *graph.Store, f func() float64) float64 {
+	if d == nil {
+		return f()
+	}
+	stores := []*graph.Store{own, base}
+	norms := func() []float64 {
+		w, err := read(stores, d.Base.W.Path)
+		require.NoError(t, err)
+		require.NoError(t, d.Linear.fold(func(p *nn.Param) ([]float64, error) { return read(stores, p.Path) }, w, nil))
+		return lengths(w, d.Base.Out())
+	}
+	was := map[*nn.Param][]float64{}
+	for _, p := range []*nn.Param{d.A, d.B, d.M} {
+		v, err := read(stores, p.Path)
+		require.NoError(t, err)
+		was[p] = v
+	}
+	before := norms()
+	f() // the weights are what they are to be
+	m := append([]float64(nil), was[d.M]...)
+	for i, n := range norms() {
+		m[i] *= n / before[i]
+	}
+	require.NoError(t, graph.WriteWeight(own, d.M.Path, m))
+	y := f()
+	for p, v := range was {
+		require.NoError(t, graph.WriteWeight(own, p.Path, v))
+	}
+	return y
+}
+
+// What does not go together is refused in one line, and leaves the model as it was.
+func TestKindErrors(t *testing.T) {
+	low := func(kind string, edit func(c *Config)) Config {
+		c := DefaultsOf(kind)
+		c.Targets = []string{"key"}
+		if c.Feedforward = nil; c.Rank > 0 {
+			c.Rank = 2
+		}
+		edit(&c)
+		return c
+	}
+	for want, cfg := range map[string]Config{
+		`init orthogonal wants an even rank, not 3 for "bert.encoder.layer.0.attention.self.key"`: low(Plain, func(c *Config) { c.Init, c.Rank = InitOrthogonal, 3 }),
+		`init "olora" is none of gaussian, orthogonal, pissa`:                                     low(Plain, func(c *Config) { c.Init = "olora" }),
+		`init: pissa does not go with kind dora`:                                                  low(DoRA, func(c *Config) { c.Init = InitPiSSA }),
+		`init: pissa does not go with kind dynamic`:                                               low(Dynamic, func(c *Config) { c.Init = InitPiSSA }),
+		`init pissa wants a positive alpha, not -1`:                                               low(Plain, func(c *Config) { c.Init, c.Alpha = InitPiSSA, -1 }),
+		`rank 9 for "bert.encoder.layer.0.attention.self.key", which is (8,8)`:                    low(Plain, func(c *Config) { c.Init, c.Rank = InitPiSSA, 9 }),
+		`lora_plus is the learning rate of B over that of A, which freeze_a does not train`:       low(Plain, func(c *Config) { c.FreezeA, c.LoRAPlus = true, 4 }),
+		`lora_plus +Inf: want a positive number`:                                                  low(Plain, func(c *Config) { c.LoRAPlus = math.Inf(1) }),
+		`lora_plus -1: want a positive number`:                                                    low(Plain, func(c *Config) { c.LoRAPlus = -1 }),
+		`rank does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Rank = 4 }),
+		`alpha does not go with kind ia3`:                                                         low(IA3, func(c *Config) { c.Alpha = 4 }),
+		`dropout does not go with kind ia3`:                                                       low(IA3, func(c *Config) { c.Dropout = .1 }),
+		`bias does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Bias = BiasAll }),
+		`init does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Init = InitGaussian }),
+		`freeze_a does not go with kind ia3`:                                                      low(IA3, func(c *Config) { c.FreezeA = true }),
+		`feedforward "dense" is no target`:                                                        low(IA3, func(c *Config) { c.Feedforward = []string{"dense"} }),
+		`feedforward does not go with kind lora`:                                                  low(Plain, func(c *Config) { c.Feedforward = []string{"key"} }),
+		`both feedforward names and a pattern`:                                                    low(IA3, func(c *Config) { c.Feedforward, c.FeedforwardPattern = []string{"key"}, "x" }),
+		`feedforward pattern "(" is no regular expression`:                                        low(IA3, func(c *Config) { c.FeedforwardPattern = "(" }),
+		`alpha does not go with kind allora`:                                                      low(ALLoRA, func(c *Config) { c.Alpha = 4 }),
+		`dropout does not go with kind allora`:                                                    low(ALLoRA, func(c *Config) { c.Dropout = .1 }),
+		`eta 0: want a positive number`:                                                           low(ALLoRA, func(c *Config) { c.Eta = 0 }),
+		`eta NaN: want a positive number`:                                                         low(ALLoRA, func(c *Config) { c.Eta = math.NaN() }),
+		`eta does not go with kind lora`:                                                          low(Plain, func(c *Config) { c.Eta = 1 }),
+		`shrink 0: want a positive number`:                                                        low(Dynamic, func(c *Config) { c.Shrink = 0 }),
+		`shrink does not go with kind dora`:                                                       low(DoRA, func(c *Config) { c.Shrink = 1 }),
+		`target "quary" matches no module`:                                                        low(IA3, func(c *Config) { c.Targets = []string{"quary"} }),
+		`rank is 0, below 1`:                                                                      low(ALLoRA, func(c *Config) { c.Rank = 0 }),
+		`alpha NaN: want a finite number`:                                                         low(DoRA, func(c *Config) { c.Alpha = math.NaN() }),
+	} {
+		m := smallCross(t)
+		_, err := Apply(m, cfg, 1)
+		require.ErrorContains(t, err, want)
+		require.True(t, strings.HasPrefix(err.Error(), "lora: ") && !strings.Contains(err.Error(), "\n"), err)
+		require.Len(t, m.Params(), 41)
+		for _, p := range m.Params() {
+			require.True(t, p.Trainable)
+		}
+	}
+	for _, kind := range Kinds() {
+		require.NoError(t, DefaultsOf(kind).Check(), kind)
+	}
+	// A weight that is not finite has no singular values.
+	m := smallCross(t)
+	a, err := Apply(m, low(Plain, func(c *Config) { c.Init = InitPiSSA }), 1)
+	require.NoError(t, err)
+	a.Remove()
+	for _, p := range m.Params() {
+		if strings.HasSuffix(p.Path, "key.weight") {
+			p.Init = func(dst []float32) error { dst[0] = float32(math.Inf(1)); return nil }
+		}
+	}
+	a, err = Apply(m, low(Plain, func(c *Config) { c.Init = InitPiSSA }), 1)
+	require.NoError(t, err)
+	_, err = nn.NewStore(golden.Ref[float32](t, 1), a.Own(), false)
+	require.ErrorContains(t, err, "is a weight not finite?")
+	require.NotContains(t, err.Error(), "\n")
+}
+
+// ALLoRA's gradients are LoRA's of A and B with the rows of the gradient of B A scaled.
+func TestALLoRA(t *testing.T) {
+	const eta = 2.
+	be, b := golden.Ref[float64](t, 2), smallBatch()
+	grads := func(kind string) (*Adapter, *graph.Store, map[string][]float64) {
+		m := smallCross(t)
+		c := Config{Kind: kind, Rank: 2, Alpha: 2, Targets: []string{"layer.1.output.dense"}} // the last: nothing behind it scales
+		if kind == ALLoRA {
+			c.Alpha, c.Eta = 0, eta
+		}
+		a, err := Apply(m, c, 1)
+		require.NoError(t, err)
+		stir(a, 6)
+		own, base := golden.Store(t, be, a.Params(), true), golden.Store(t, be, a.Base(), false)
+		j := start[float64](t, be, m, bce, b, own, base)
+		j.Result(t, nn.OutLoss, 1)
+		all := map[string][]float64{}
+		for _, p := range a.Params() {
+			all[p.Path] = golden.Grad[float64](t, own, p.Path)
+		}
+		return a, own, all
+	}
+	a, own, scaled := grads(ALLoRA)
+	_, _, plain := grads(Plain)
+	l := a.sites[0].low
+	ba := make([]float64, l.Base.Out()*l.Base.In())
+	require.NoError(t, l.fold(func(p *nn.Param) ([]float64, error) { return read([]*graph.Store{own}, p.Path) }, ba, nil))
+	for i, n := range lengths(ba, l.Base.Out()) {
+		f := 1 / math.Sqrt(n+1/(eta*eta))
+		for r := range l.Rank() {
+			k := i*l.Rank() + r
+			require.InDelta(t, f*plain[l.B.Path][k], scaled[l.B.Path][k], 1e-12)
+		}
+	}
+	require.Greater(t, golden.Rel(scaled[l.A.Path], plain[l.A.Path]), 1e-2)
+	for path, g := range plain {
+		if !strings.Contains(path, ".lora_") {
+			near(t, g, scaled[path], 1e-14)
+		}
+	}
+}
+
+// With A zero and B not, the product's rows are zero: every row learns eta times as fast.
+func TestALLoRAFresh(t *testing.T) {
+	m := smallCross(t)
+	a, err := Apply(m, Config{Kind: ALLoRA, Rank: 2, Eta: 3, Targets: []string{"query"}}, 1)
+	require.NoError(t, err)
+	be, b := golden.Ref[float64](t, 2), smallBatch()
+	own, base := golden.Store(t, be, a.Params(), true), golden.Store(t, be, a.Base(), false)
+	start[float64](t, be, m, bce, b, own, base).Result(t, nn.OutLoss, 1)
+	n := smallCross(t)
+	p, err := Apply(n, Config{Rank: 2, Alpha: 2, Targets: []string{"query"}}, 1)
+	require.NoError(t, err)
+	own2 := golden.Store(t, be, p.Params(), true)
+	start[float64](t, be, n, bce, b, own2, base).Result(t, nn.OutLoss, 1)
+	for _, q := range a.Params() {
+		if strings.Contains(q.Path, ".lora_B") {
+			want := golden.Grad[float64](t, own2, q.Path)
+			for i, g := range golden.Grad[float64](t, own, q.Path) {
+				require.InDelta(t, 3*want[i], g, 1e-9)
+			}
+		}
+	}
+}
+
+// A start from singular values: what is taken out of W is the best approximation of its rank, and A and B share it.
+func TestPiSSA(t *testing.T) {
+	m := smallCross(t)
+	c := with4(func(c *Config) { c.Init, c.Rank = InitPiSSA, 3 })
+	a, err := Apply(m, c, 1)
+	require.NoError(t, err)
+	for _, s := range a.sites {
+		w, err := s.pissa.original()
+		require.NoError(t, err)
+		left, err := initial(s.base.W)
+		require.NoError(t, err)
+		out, in := s.base.Out(), s.base.In()
+		values := singular(w, out, in)
+		rest := singular(widen(left), out, in)
+		for i := range rest { // those that are left, then zeros
+			want := 0.
+			if i+3 < len(values) {
+				want = values[i+3]
+			}
+			require.InDelta(t, want, rest[i], 1e-5, s.slot.Path)
+		}
+		av, err := initial(s.low.A)
+		require.NoError(t, err)
+		bv, err := initial(s.low.B)
+		require.NoError(t, err)
+		for r := range 3 { // A's rows and B's columns are as long, √(S/Scale)
+			var x, y float64
+			for i := range in {
+				x += float64(av[r*in+i]) * float64(av[r*in+i])
+			}
+			for i := range out {
+				y += float64(bv[i*3+r]) * float64(bv[i*3+r])
+			}
+			require.InDelta(t, values[r]/s.low.Scale, x, 1e-5)
+			require.InDelta(t, values[r]/s.low.Scale, y, 1e-5)
+		}
+		again, err := initial(s.low.B)
+		require.NoError(t, err)
+		require.Equal(t, bv, again)
+	}
+	n := smallCross(t) // the same bits in another process's model
+	d, err := Apply(n, c, 9)
+	require.NoError(t, err)
+	for i := range a.sites {
+		x, err := initial(a.sites[i].low.A)
+		require.NoError(t, err)
+		y, err := initial(d.sites[i].low.A)
+		require.NoError(t, err)
+		require.Equal(t, x, y)
+	}
+}
+
+// Ranks whose weight is zero are dropped, module by module; one without any keeps one rank of zeros.
+func TestDynamicRanks(t *testing.T) {
+	m := smallCross(t)
+	a, err := Apply(m, Config{Kind: Dynamic, Rank: 4, Alpha: 8, Shrink: .1, Targets: []string{"query", "key"}}, 1)
+	require.NoError(t, err)
+	stir(a, 2)
+	dir := t.TempDir()
+	require.NoError(t, a.Save(dir, Source{}, golden.Store(t, golden.Ref[float32](t, 2), m.Params(), false)))
+	f, err := Open(dir)
+	require.NoError(t, err)
+	defer f.Close()
+	require.Equal(t, Plain, f.Config.Kind)
+	var ranks []int
+	match, err := newMatcher(&f.Config, nil)
+	require.NoError(t, err)
+	for _, s := range a.sites {
+		rank, alpha := match.size(s.slot.Path)
+		require.InDelta(t, 2, f.Config.scale(rank, alpha), 1e-15)
+		ranks = append(ranks, rank)
+		require.NotContains(t, f.w.Names(), prefix+s.slot.Path+".lora_w")
+	}
+	require.Equal(t, []int{2, 2, 1, 2}, ranks)
+	x, err := f.matrix(prefix + a.sites[2].slot.Path + ".lora_B.weight")
+	require.NoError(t, err)
+	for _, v := range flat(x) {
+		require.Zero(t, v)
+	}
+	require.InDelta(t, .1, a.sites[0].layer.own()[2].Shrink, 0)
+}
+
+// No program of a dynamic adapter or of DoRA costs more calls than it must: MulCols are there once a module.
+func TestCalls(t *testing.T) {
+	count := func(c Config, op backend.Op) (n int) {
+		m := smallCross(t)
+		_, err := Apply(m, c, 1)
+		require.NoError(t, err)
+		p, err := nn.Compile(m, nn.Plan{Dims: graph.Dims{T: 16, N: 4, B: 4, K: 1}})
+		require.NoError(t, err)
+		for _, call := range p.Calls {
+			if call.Op == op {
+				n++
+			}
+		}
+		return n
+	}
+	dora := small4("query", "value")
+	dora.Kind = DoRA
+	require.Equal(t, 4, count(dora, backend.MulCols))
+	require.Equal(t, 4, count(dora, backend.Normalize))
+	allora := Config{Kind: ALLoRA, Rank: 4, Eta: 2, Targets: []string{"query"}}
+	require.Zero(t, count(allora, backend.Normalize), "norms are of backward only")
+}
