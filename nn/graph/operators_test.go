@@ -221,7 +221,7 @@ var scores = []row{
 
 // table is every operator: a new one needs a row.
 func table() []row {
-	rows := slices.Concat(linears, rowwise, sequences, scores)
+	rows := slices.Concat(linears, rowwise, sequences, scores, experts)
 	for f := range backend.NumFuncs {
 		rows = append(rows, row{"Unary/" + []string{"gelu", "tanh", "relu", "sigmoid", "softplus", "exp", "square", "positive"}[f], func(g *net) graph.E {
 			return g.Unary(f, g.tok("x", 4))
