@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rung/nn"
+	"rung/nn/graph"
 )
 
 // An Adapter is what Apply made of a model. It is not for concurrent use.
@@ -24,7 +25,14 @@ type Adapter struct {
 type site struct {
 	slot nn.Slot
 	base *nn.Linear
-	lora *Linear
+	lora adapted
+}
+
+// adapted is a layer with an adapter beside it.
+type adapted interface {
+	nn.Layer
+	// addTo adds what the adapter is, as one weight, to w (out,in).
+	addTo(w []float64, stores []*graph.Store) error
 }
 
 // original is a parameter of the base as it was before Apply.
@@ -91,7 +99,7 @@ func apply(m Model, cfg Config, seed uint64, strict bool) (*Adapter, error) {
 // newSite makes the adapter of one slot.
 func (a *Adapter) newSite(s nn.Slot, match *matcher, seed uint64, saved map[string]bool, strict bool) (site, error) {
 	base, ok := (*s.Layer).(*nn.Linear)
-	if _, twice := (*s.Layer).(*Linear); twice {
+	if _, twice := (*s.Layer).(adapted); twice {
 		return site{}, fmt.Errorf("module %q has an adapter already", s.Path)
 	}
 	if !ok {
@@ -104,6 +112,9 @@ func (a *Adapter) newSite(s nn.Slot, match *matcher, seed uint64, saved map[stri
 	rank, alpha := match.size(s.Path)
 	if limit := min(base.In(), base.Out()); strict && rank > limit {
 		return site{}, fmt.Errorf("rank %d for %q, which is (%d,%d): the rank is at most %d", rank, s.Path, base.Out(), base.In(), limit)
+	}
+	if a.cfg.Kind == Mixture {
+		return site{s, base, newMixture(s.Path, base, rank, &a.cfg, a.cfg.scale(rank, alpha), seed)}, nil
 	}
 	return site{s, base, newLinear(s.Path, base, rank, a.cfg.scale(rank, alpha), a.cfg.Dropout, seed)}, nil
 }
@@ -183,6 +194,9 @@ func compact(names []string) []string {
 func (a *Adapter) wrap(base []*nn.Param, saved map[string]bool) {
 	bias := map[string]bool{}
 	for _, s := range a.sites {
+		if l, ok := s.lora.(*MixtureLinear); ok {
+			l.share = 1 / float64(len(a.sites))
+		}
 		*s.slot.Layer = s.lora
 		if s.base.B != nil {
 			bias[s.base.B.Path] = a.cfg.Bias == BiasLoRAOnly
@@ -193,7 +207,7 @@ func (a *Adapter) wrap(base []*nn.Param, saved map[string]bool) {
 		isBias := p.Path == "bias" || strings.HasSuffix(p.Path, ".bias")
 		p.Trainable = saved[p.Path] || bias[p.Path] || a.cfg.Bias == BiasAll && isBias
 	}
-	a.info = Summary{Kind: Plain}
+	a.info = Summary{Kind: a.cfg.Kind}
 	for _, p := range a.model.Params() {
 		a.info.All += p.Size()
 		if !p.Trainable {

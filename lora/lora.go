@@ -44,7 +44,7 @@ const (
 const AllLinear = "all-linear"
 
 // Kinds lists the kinds of adapters that Apply makes.
-func Kinds() []string { return []string{Plain} }
+func Kinds() []string { return []string{Plain, Mixture} }
 
 // Model is what an adapter is applied to.
 type Model interface {
@@ -59,7 +59,7 @@ type Model interface {
 // AlphaPattern are regular expressions for the path or its end, from a dot on; where several match, the
 // first in alphabetical order counts, which is the order in which PEFT saves them.
 type Config struct {
-	Kind      string  `yaml:"kind"`       // Plain; empty is Plain too
+	Kind      string  `yaml:"kind"`       // of Kinds; empty is Plain
 	Rank      int     `yaml:"rank"`       // R
 	Alpha     float64 `yaml:"alpha"`      // α: the product of B and A is scaled by α/R
 	Dropout   float64 `yaml:"dropout"`    // of the input of A, in training: probability in [0,1)
@@ -78,6 +78,8 @@ type Config struct {
 	Bias          string   `yaml:"bias"`            // BiasNone (or empty), BiasLoRAOnly, BiasAll
 	ModulesToSave []string `yaml:"modules_to_save"` // ends of paths of modules that are trained in full
 	Task          string   `yaml:"task"`
+
+	Mixture Experts `yaml:"-"` // of kind Mixture
 }
 
 // Defaults is rank 16, α 32, no dropout, on every Linear.
@@ -104,7 +106,7 @@ func (c Config) Check() error {
 // check tells what is wrong with the values themselves, whatever the model.
 func (c *Config) check() error {
 	switch {
-	case c.Kind != "" && c.Kind != Plain:
+	case c.Kind != "" && !slices.Contains(Kinds(), c.Kind):
 		return fmt.Errorf("kind %q is not supported, only %v", c.Kind, Kinds())
 	case !(c.Dropout >= 0 && c.Dropout < 1):
 		return fmt.Errorf("dropout %v is not in [0,1)", c.Dropout)
@@ -147,6 +149,9 @@ func (c *Config) check() error {
 		if err := checkSize(fmt.Sprintf("rank for %q", k), c.Rank, c.AlphaPattern[k]); err != nil {
 			return err
 		}
+	}
+	if c.Kind == Mixture {
+		return c.checkMixture()
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func TestFreshAdapterChangesNothing(t *testing.T) {
 
 	// The draws are U(-1/√in, 1/√in), of the seed and the path.
 	for _, s := range a.sites {
-		v, err := graph.ReadWeight[float32](own, s.lora.A.Path)
+		v, err := graph.ReadWeight[float32](own, s.lora.(*Linear).A.Path)
 		require.NoError(t, err)
 		bound, most := 1/math.Sqrt(float64(s.base.In())), 0.0
 		for _, x := range v {
@@ -50,9 +50,9 @@ func TestFreshAdapterChangesNothing(t *testing.T) {
 		require.LessOrEqual(t, most, bound)
 		require.Greater(t, most, bound/2)
 		again := make([]float32, len(v))
-		require.NoError(t, newLinear(s.slot.Path, s.base, s.lora.Rank(), 1, 0, 1).A.Init(again))
+		require.NoError(t, newLinear(s.slot.Path, s.base, s.lora.(*Linear).Rank(), 1, 0, 1).A.Init(again))
 		require.Equal(t, v, again)
-		require.NoError(t, newLinear(s.slot.Path, s.base, s.lora.Rank(), 1, 0, 2).A.Init(again))
+		require.NoError(t, newLinear(s.slot.Path, s.base, s.lora.(*Linear).Rank(), 1, 0, 2).A.Init(again))
 		require.NotEqual(t, v, again)
 	}
 

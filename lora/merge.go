@@ -13,7 +13,7 @@ import (
 // in full, and trained biases, are as trained. The stores are those of Run.Bind, the adapter's before
 // the base's; they are only read.
 func (a *Adapter) Merge(stores ...*graph.Store) ([]*nn.Param, error) {
-	at := map[*nn.Param]*Linear{}
+	at := map[*nn.Param]adapted{}
 	for _, s := range a.sites {
 		at[s.base.W] = s.lora
 	}

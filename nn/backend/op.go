@@ -85,11 +85,11 @@ const (
 	// Route chooses the greatest scores, of equals the first. Softmax: p = softmax(z), the scores are p + bias,
 	// gates are the softmax over the chosen z. Sigmoid: p = σ(z), each counts for n experts in a row; the scores are
 	// p + bias, gates are k times their share of the sum of the chosen. bias may be dead: then z is the score.
-	Route      // y (R,E+C), at (R,k); z (R,C), bias (E); I[0] = k, I[1] = Router, I[2] = n
-	RouteGrad  // dz (R,C); y, at, bias, dy (R,E+C); numbers of Route
-	Assign     // y (R,E), at (R,1+s); ids (R); I[0] = s, I[1] = E: the gates of expert ids[i] and of the last s experts are 1
-	Spread     // y (T,D); x (N,D), offsets: the row of its sequence for each token
-	SpreadGrad // dx (N,D); dy (T,D), offsets. The sum of the rows of a sequence
+	Route       // y (R,E+C), at (R,k); z (R,C), bias (E); I[0] = k, I[1] = Router, I[2] = n
+	RouteGrad   // dz (R,C); y, at, bias, dy (R,E+C); numbers of Route
+	Assign      // y (R,E), at (R,1+s); ids (R); I[0] = s, I[1] = E: the gates of expert ids[i] and of the last s experts are 1
+	Spread      // y (T,D); x (N,D), offsets: the row of its sequence for each token
+	SpreadGrad  // dx (N,D); dy (T,D), offsets. The sum of the rows of a sequence
 	GateMul     // y (R,E·r); h (R,E·r), or (R,r) for all experts, g (R,E); F[0]. y = F[0] g h, 0 where g is, whatever h
 	GateMulGrad // dh like h, dg (R,E); h, g, dy; F[0]
 	Load        // n (E), h (1,1); at (R,k), p (R,C) or dead. How many rows chose each expert, less the mean with I[0] = 1; the mean entropy of p/Σp

@@ -12,8 +12,9 @@ type Segment struct {
 	Path      string
 	Dims      []int
 	Trainable bool
-	Group     int8 // parameter group: its learning rate and decay
-	Off       int  // elements from the start of Master, and of Grad and moments where it is trainable
+	Group     int8    // parameter group: its learning rate and decay
+	Sign      float64 // not 0: an update moves elements by it, against the sign of the gradient
+	Off       int     // elements from the start of Master, and of Grad and moments where it is trainable
 }
 
 // Size is the number of elements.
