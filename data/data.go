@@ -8,6 +8,7 @@ type Example struct {
 	ID         string // query id, unique in its collection
 	Query      string
 	Candidates []Candidate
+	Domain     string // what the example is of, "" if nothing says it: adapters may route by it
 }
 
 // A Candidate is one passage that may answer the query.

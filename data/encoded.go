@@ -26,6 +26,7 @@ type Unit struct {
 	Seqs   []int32
 	IDs    []string // of the candidates
 	Labels []float32
+	Domain int32 // of all its sequences: its number among those that a model knows
 }
 
 // Add appends a sequence of a query. slot is the candidate, None for the query itself.
@@ -85,7 +86,7 @@ func (e *Encoded) Rows() *Encoded {
 	r.Units = nil
 	for _, u := range e.Units {
 		for i := range u.Seqs {
-			r.Units = append(r.Units, Unit{u.ID, u.Query, u.Seqs[i : i+1 : i+1], u.IDs[i : i+1 : i+1], u.Labels[i : i+1 : i+1]})
+			r.Units = append(r.Units, Unit{u.ID, u.Query, u.Seqs[i : i+1 : i+1], u.IDs[i : i+1 : i+1], u.Labels[i : i+1 : i+1], u.Domain})
 		}
 	}
 	return &r
@@ -137,6 +138,7 @@ type Batch struct {
 	Slots                 []int32   // (B,K), -1 for none
 	Queries               []int32   // (B)
 	Labels, Mask          []float32 // (B,K)
+	TokDomain, SeqDomain  []int32   // (T), (N)
 	K                     int       // columns of the tables
 }
 
@@ -171,10 +173,13 @@ type packer struct {
 	e    *Encoded
 	b    *Batch
 	t, n int // tokens and sequences so far
+
+	domain int32 // of the unit at hand
 }
 
 func (p *packer) unit(i int, u *Unit) {
 	b := p.b
+	p.domain = u.Domain
 	if u.Query != None {
 		if b.Queries != nil {
 			b.Queries[i] = int32(p.n)
@@ -212,6 +217,9 @@ func (p *packer) sequence(s, class int32) {
 		if b.Seqs != nil {
 			b.Seqs[p.t+j] = int32(p.n)
 		}
+		if b.TokDomain != nil {
+			b.TokDomain[p.t+j] = p.domain
+		}
 		if b.Types != nil {
 			b.Types[p.t+j] = 0
 			if j >= int(e.First[s]) {
@@ -227,6 +235,9 @@ func (p *packer) sequence(s, class int32) {
 	}
 	if b.Class != nil {
 		b.Class[p.n] = class
+	}
+	if b.SeqDomain != nil {
+		b.SeqDomain[p.n] = p.domain
 	}
 	p.t, p.n = p.t+len(ids), p.n+1
 }

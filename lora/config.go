@@ -116,6 +116,7 @@ func parseConfig(data []byte) (Config, Source, error) {
 	}
 	c.Exclude, c.ExcludePattern = f.names("exclude_modules")
 	f.layers(&c)
+	f.mixture(&c)
 	c.ModulesToSave = compact(c.ModulesToSave)
 	if len(c.RankPattern) == 0 {
 		c.RankPattern = nil
@@ -136,7 +137,7 @@ func (f *fields) refuse() {
 	if raw, ok := f.raw["peft_type"]; ok {
 		kind = brief(raw)
 	}
-	if f.read["peft_type"] = true; kind != `"LORA"` {
+	if f.read["peft_type"] = true; kind != `"LORA"` && kind != mixtureType {
 		f.fail(`peft_type is %s: only "LORA" is supported`, kind)
 	}
 	for _, name := range off {
@@ -192,6 +193,9 @@ func encodeConfig(c *Config, src Source) ([]byte, error) {
 	m["inference_mode"], m["init_lora_weights"], m["loftq_config"] = true, true, struct{}{}
 	m["megatron_core"], m["qalora_group_size"] = "megatron.core", 16
 	m["peft_type"], m["peft_version"] = "LORA", peftVersion
+	if c.Kind == Mixture {
+		c.Mixture.fields(m)
+	}
 	m["base_model_name_or_path"], m["revision"] = orNull(src.Name), orNull(src.Revision)
 	m["r"], m["lora_alpha"], m["lora_dropout"] = c.Rank, c.Alpha, pyFloat(c.Dropout)
 	m["use_rslora"], m["bias"] = c.UseRSLoRA, c.Bias

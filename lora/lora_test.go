@@ -351,7 +351,7 @@ func TestApplyErrors(t *testing.T) {
 		`alpha NaN: want a finite number`:                                     {Rank: 1, Alpha: 1, Targets: []string{"key"}, AlphaPattern: map[string]float64{"key": math.NaN()}},
 		`rank for "key" is -1, below 1`:                                       {Rank: 1, Alpha: 1, Targets: []string{"key"}, RankPattern: map[string]int{"key": -1}},
 		`pattern "kee" for a rank or alpha matches no module with an adapter`: {Rank: 1, Alpha: 1, Targets: []string{"key"}, RankPattern: map[string]int{"kee": 1}},
-		`kind "dora" is not supported, only [lora]`:                           {Kind: "dora", Rank: 1, Alpha: 1, Targets: []string{"key"}},
+		`kind "dora" is not supported, only [lora moe-lora]`:                  {Kind: "dora", Rank: 1, Alpha: 1, Targets: []string{"key"}},
 		`dropout 1 is not in [0,1)`:                                           {Rank: 1, Alpha: 1, Targets: []string{"key"}, Dropout: 1},
 		`bias "some" is none of`:                                              {Rank: 1, Alpha: 1, Targets: []string{"key"}, Bias: "some"},
 		`task "CAUSAL_LM" is none of`:                                         {Rank: 1, Alpha: 1, Targets: []string{"key"}, Task: "CAUSAL_LM"},

@@ -151,3 +151,46 @@ func (c Config) Couples() string {
 	}
 	return ""
 }
+
+// mixtureType is the peft_type of a mixture, quoted. PEFT has none: it refuses a directory of a type that it does not
+// know, where it would read experts as one plain adapter.
+const mixtureType = `"MOE_LORA"`
+
+// keys are the fields of a mixture in adapter_config.json.
+func (x *Experts) keys() map[string]any {
+	return map[string]any{
+		"num_experts": &x.Experts, "top_k": &x.TopK, "router": &x.Router, "balance": &x.Balance,
+		"balance_weight": &x.BalanceWeight, "bias_rate": &x.BiasRate, "z_loss": &x.ZLoss, "shared_a": &x.SharedA,
+		"shared_experts": &x.SharedExperts, "domains": &x.Domains, "rank_partition": &x.Partition,
+	}
+}
+
+// fields adds those of a mixture to an adapter_config.json.
+func (x *Experts) fields(m map[string]any) {
+	m["peft_type"] = "MOE_LORA"
+	for name, v := range x.keys() {
+		switch v := v.(type) {
+		case *float64:
+			m[name] = pyFloat(*v)
+		case *[]string:
+			m[name] = listOr(*v, "")
+		default:
+			m[name] = v
+		}
+	}
+}
+
+// mixture reads those fields, all of which have to be there.
+func (f *fields) mixture(c *Config) {
+	if string(f.raw["peft_type"]) != mixtureType {
+		return
+	}
+	c.Kind = Mixture
+	keys := c.Mixture.keys()
+	for _, name := range sortedKeys(keys) {
+		if _, ok := f.raw[name]; !ok {
+			f.fail("%s is missing", name)
+		}
+		f.get(name, keys[name])
+	}
+}

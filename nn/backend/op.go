@@ -116,6 +116,7 @@ const (
 	AdamW   // w, m, v, [vmax]; g, f; F = β1, β2, ε, decay; I[0] = group, I[1] = 1: decay is added to the gradient (Adam). vmax, also in Moment2: AMSGrad
 	SGD     // w, m; g, f; F = momentum, -, -, decay; I[0] = group, I[1] = 1: Nesterov
 	Adagrad // w, v; g, f; F = -, -, ε, decay; I[0] = group
+	SignSGD // w; g, f; F[0]. w -= F[0] sign(g), whatever f is, but for NaN
 
 	Host // I[0]: a stock Gorgonia operator of the program
 	NumOps
@@ -165,7 +166,7 @@ var opNames = [NumOps]string{
 	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
 	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
 	"route", "route.grad", "assign", "spread", "spread.grad", "gatemul", "gatemul.grad", "load", "balance", "broadcast", "zloss", "zloss.grad",
-	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "host",
+	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "signsgd", "host",
 }
 
 func (o Op) String() string {

@@ -14,6 +14,7 @@ func updateRows() []row {
 		{backend.AdamW, 16, adamWCalls, adamWTruth, apart},
 		{backend.SGD, 8, sgdCalls, sgdTruth, apart},
 		{backend.Adagrad, 8, adagradCalls, adagradTruth, apart},
+		{backend.SignSGD, 4, signCalls, signTruth, apart},
 	}
 }
 
@@ -227,5 +228,20 @@ func adagradTruth(c *call) []grid {
 		step := c.s.LR[c.I[0]] * d / (math.Sqrt(x[1]) + c.F[2])
 		x[0] -= step
 		return [4]float64{2 * c.s.LR[c.I[0]], dm * dm}
+	})
+}
+
+func signCalls(g *gen) []*call {
+	return g.updates(nil, func(c *call, k int) {
+		c.F[0] = []float64{1e-3, .5}[k%2]
+	})
+}
+
+func signTruth(c *call) []grid {
+	return textbook(c, func(x []float64, d, _ float64) [4]float64 {
+		if d != 0 {
+			x[0] -= math.Copysign(c.F[0], d)
+		}
+		return [4]float64{c.F[0]}
 	})
 }

@@ -111,6 +111,7 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.AdamW, cols, 4096, adamW[F])
 	set(backend.SGD, cols, 4096, sgd[F])
 	set(backend.Adagrad, cols, 4096, adagrad[F])
+	set(backend.SignSGD, cols, 4096, signSGD[F])
 	return &t
 }
 
