@@ -65,6 +65,13 @@ func BenchmarkStep(b *testing.B) {
 			benchStep(b, loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}}), shape)
 		})
 	}
+	b.Run("moe/s128", func(b *testing.B) { // eight experts of rank 8, of which each token goes to two
+		m, c := replayModel(b), lora.MixtureDefaults()
+		c.Targets = []string{"query", "value"}
+		_, err := lora.Apply(m, c, 1)
+		require.NoError(b, err)
+		benchStep(b, m, "s128")
+	})
 }
 
 func benchStep(b *testing.B, m ids, shape string) {
