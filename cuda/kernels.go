@@ -27,6 +27,9 @@ var kernelFiles = []struct {
 	}},
 	{"norm", []string{"norm1", "norm4", "norm_dx1", "norm_dx4", "norm_any", "norm_dx_any"}},
 	{"pool", []string{"first", "mean", "max_pool", "first_grad", "mean_grad", "max_grad"}},
+	{"moe", []string{
+		"route", "route_grad", "assign", "spread", "spread_grad", "gatemul", "gatemul_grad", "load", "balance", "broadcast", "zloss", "zloss_grad", "signsgd",
+	}},
 	{"reduce", []string{"colsum", "mulcols_dg", "norm_dg", "sum_parts", "sum_products", "clear", "embed_grad", "embed_few"}},
 	{"update", []string{"sumsq_pieces", "sumsq", "clip", "adamw", "sgd", "adagrad", "shrink", "row_norm", "clip_rows", "sum_rows"}},
 	{"attn", []string{"attn_32", "attn_64"}},
@@ -98,6 +101,21 @@ var encoders = func() (t [backend.NumOps]func(*encoder, *resolved) error) {
 	t[backend.FirstGrad] = byBlocks("first_grad", 8, func(r *resolved) int { return r.In[1].Cols - 1 })
 	t[backend.MeanGrad] = byBlocks("mean_grad", 8, func(r *resolved) int { return r.In[1].Cols - 1 })
 	t[backend.MaxGrad] = byBlocks("max_grad", 8, func(r *resolved) int { return r.In[2].Cols - 1 })
+
+	once := func(*resolved) int { return 1 }
+	t[backend.Route] = byWarps("route", inRows)
+	t[backend.RouteGrad] = byWarps("route_grad", outRows)
+	t[backend.Assign] = byWarps("assign", func(r *resolved) int { return max(r.Out[0].Rows, r.Out[1].Rows) })
+	t[backend.Spread] = byBlocks("spread", 8, func(r *resolved) int { return r.In[1].Cols - 1 })
+	t[backend.SpreadGrad] = byBlocks("spread_grad", 1, outRows)
+	t[backend.GateMul] = byWarps("gatemul", outRows)
+	t[backend.GateMulGrad] = byWarps("gatemul_grad", inRows)
+	t[backend.Load] = byBlocks("load", 1, func(r *resolved) int { return r.Out[0].Cols + 1 })
+	t[backend.Balance] = byBlocks("balance", 1, once)
+	t[backend.Broadcast] = byWarps("broadcast", outRows)
+	t[backend.ZLoss] = byBlocks("zloss", 1, once)
+	t[backend.ZLossGrad] = byWarps("zloss_grad", outRows)
+	t[backend.SignSGD] = byBlocks("signsgd", 1, func(r *resolved) int { return ceil(r.Out[0].Cols, threads) })
 
 	t[backend.SumSq] = (*encoder).sumSq
 	t[backend.AdamW] = (*encoder).update

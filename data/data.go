@@ -9,6 +9,7 @@ type Example struct {
 	User       string // whose it is, "" where the collection does not say: what privacy may protect as one
 	Query      string
 	Candidates []Candidate
+	Domain     string // what the example is of, "" if nothing says it: adapters may route by it
 }
 
 // A Candidate is one passage that may answer the query.

@@ -31,6 +31,7 @@ type Unit struct {
 	Seqs   []int32
 	IDs    []string // of the candidates
 	Labels []float32
+	Domain int32 // of all its sequences: its number among those that a model knows
 }
 
 // Add appends a sequence of a query. slot is the candidate, None for the query itself.
@@ -188,6 +189,7 @@ type Batch struct {
 	Slots                 []int32   // (B,K), -1 for none
 	Queries               []int32   // (B)
 	Labels, Mask          []float32 // (B,K)
+	TokDomain, SeqDomain  []int32   // (T), (N)
 	K                     int       // columns of the tables
 
 	// First token, sequence and unit of each owner, and the end (B+1): those of owners that are not there are empty.
@@ -232,6 +234,8 @@ type packer struct {
 	b    *Batch
 	t, n int // tokens and sequences so far
 	own  int // owners so far
+
+	domain int32 // of the unit at hand
 }
 
 // bound is where an owner's units begin.
@@ -249,6 +253,7 @@ func (p *packer) bound(unit int) {
 
 func (p *packer) unit(i int, u *Unit) {
 	b := p.b
+	p.domain = u.Domain
 	if u.Query != None {
 		if b.Queries != nil {
 			b.Queries[i] = int32(p.n)
@@ -286,6 +291,9 @@ func (p *packer) sequence(s, class int32) {
 		if b.Seqs != nil {
 			b.Seqs[p.t+j] = int32(p.n)
 		}
+		if b.TokDomain != nil {
+			b.TokDomain[p.t+j] = p.domain
+		}
 		if b.Types != nil {
 			b.Types[p.t+j] = 0
 			if j >= int(e.First[s]) {
@@ -301,6 +309,9 @@ func (p *packer) sequence(s, class int32) {
 	}
 	if b.Class != nil {
 		b.Class[p.n] = class
+	}
+	if b.SeqDomain != nil {
+		b.SeqDomain[p.n] = p.domain
 	}
 	p.t, p.n = p.t+len(ids), p.n+1
 }

@@ -121,6 +121,9 @@ func (a *Adapter) newSite(s nn.Slot, match *matcher, seed uint64, saved map[stri
 	case a.cfg.Init == InitOrthogonal && rank%2 != 0:
 		return site{}, fmt.Errorf("init orthogonal wants an even rank, not %d for %q", rank, s.Path)
 	}
+	if a.cfg.Kind == Mixture {
+		return site{slot: s, base: base, layer: newMixture(s.Path, base, rank, &a.cfg, a.cfg.scale(rank, alpha), seed)}, nil
+	}
 	low := newLinear(s.Path, base, rank, a.cfg.scale(rank, alpha), &a.cfg, seed)
 	made := site{slot: s, base: base, layer: low, low: low}
 	switch a.cfg.Kind {
@@ -213,6 +216,9 @@ func (a *Adapter) wrap(base []*nn.Param, saved map[string]bool) {
 	bias := map[string]bool{}
 	ours := map[*nn.Param]bool{}
 	for _, s := range a.sites {
+		if l, ok := s.layer.(*MixtureLinear); ok {
+			l.share = 1 / float64(len(a.sites))
+		}
 		*s.slot.Layer = s.layer
 		for _, p := range s.layer.own() {
 			ours[p] = true

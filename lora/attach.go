@@ -25,6 +25,9 @@ func (w attached) Save(dir string, base arch.Base, s *graph.Store) error {
 // Fingerprint is the configuration.
 func (w attached) Fingerprint() string { return fmt.Sprintf("%s %+v", w.a.cfg.Kind, w.a.cfg) }
 
+// Domains are the domains that the adapter routes by, nil where it does not.
+func (w attached) Domains() []string { return w.a.cfg.Mixture.Domains }
+
 // attach makes the model save a, or itself where a is nil.
 func attach(m Model, a *Adapter) {
 	t, ok := m.(attacher)

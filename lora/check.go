@@ -20,14 +20,14 @@ func (c *Config) checkKind() error {
 		set   bool
 		kinds []string // that have the setting
 	}{
-		{"rank", c.Rank != 0, []string{Plain, DoRA, ALLoRA, Dynamic}},
-		{"rank_pattern", len(c.RankPattern) > 0, []string{Plain, DoRA, ALLoRA, Dynamic}},
-		{"alpha", c.Alpha != 0, []string{Plain, DoRA, Dynamic}},
-		{"alpha_pattern", len(c.AlphaPattern) > 0, []string{Plain, DoRA, Dynamic}},
-		{"dropout", c.Dropout != 0, []string{Plain, DoRA, Dynamic}},
-		{"use_rslora", c.UseRSLoRA, []string{Plain, DoRA, Dynamic}},
-		{"bias", c.Bias != "" && c.Bias != BiasNone, []string{Plain, DoRA, ALLoRA, Dynamic}},
-		{"layers", len(c.Layers) > 0, []string{Plain, DoRA, ALLoRA, Dynamic}},
+		{"rank", c.Rank != 0, []string{Plain, DoRA, ALLoRA, Dynamic, Mixture}},
+		{"rank_pattern", len(c.RankPattern) > 0, []string{Plain, DoRA, ALLoRA, Dynamic, Mixture}},
+		{"alpha", c.Alpha != 0, []string{Plain, DoRA, Dynamic, Mixture}},
+		{"alpha_pattern", len(c.AlphaPattern) > 0, []string{Plain, DoRA, Dynamic, Mixture}},
+		{"dropout", c.Dropout != 0, []string{Plain, DoRA, Dynamic, Mixture}},
+		{"use_rslora", c.UseRSLoRA, []string{Plain, DoRA, Dynamic, Mixture}},
+		{"bias", c.Bias != "" && c.Bias != BiasNone, []string{Plain, DoRA, ALLoRA, Dynamic, Mixture}},
+		{"layers", len(c.Layers) > 0, []string{Plain, DoRA, ALLoRA, Dynamic, Mixture}},
 		{"init", c.Init != InitUniform, []string{Plain, DoRA, ALLoRA, Dynamic}},
 		{"init: pissa", c.Init == InitPiSSA, []string{Plain}},
 		{"freeze_a", c.FreezeA, []string{Plain, DoRA, ALLoRA, Dynamic}},

@@ -132,6 +132,7 @@ func (f *fields) lora() Config {
 	f.get("bias", &c.Bias)
 	f.modules(&c)
 	f.layers(&c)
+	f.mixture(&c)
 	if len(c.RankPattern) == 0 {
 		c.RankPattern = nil
 	}
@@ -178,8 +179,8 @@ func (f *fields) refuse() {
 	if raw, ok := f.raw["peft_type"]; ok {
 		kind = brief(raw)
 	}
-	if f.read["peft_type"] = true; kind != `"LORA"` {
-		f.fail(`peft_type is %s: only "LORA" and "IA3" are supported`, kind)
+	if f.read["peft_type"] = true; kind != `"LORA"` && kind != mixtureType {
+		f.fail(`peft_type is %s: only "LORA", "IA3" and, of this project's own, %s are supported`, kind, mixtureType)
 	}
 	for _, name := range off {
 		f.switchedOff(name, "LoRA")
@@ -230,6 +231,9 @@ func encodeConfig(c *Config, src Source) ([]byte, error) {
 		}
 	} else {
 		c.encodeLoRA(m)
+	}
+	if c.Kind == Mixture {
+		c.Mixture.fields(m)
 	}
 	m["inference_mode"], m["peft_version"] = true, peftVersion
 	m["base_model_name_or_path"], m["revision"] = orNull(src.Name), orNull(src.Revision)

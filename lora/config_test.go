@@ -64,7 +64,7 @@ func TestParseConfigErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                      "not valid JSON",
 		`[]`:                    "not valid JSON",
-		`{}`:                    `peft_type is null: only "LORA" and "IA3" are supported`,
+		`{}`:                    `peft_type is null: only "LORA", "IA3" and`,
 		`{"peft_type": "VERA"}`: `peft_type is "VERA": only "LORA" and "IA3" are supported`,
 		`{"peft_type": "IA3"}`:  "no targets",
 		`{"peft_type": "LORA"}`: "no targets",

@@ -48,7 +48,13 @@ var kindRows = map[string]kindRow{
 	"allora":        {config: with4(func(c *Config) { c.Kind, c.Alpha, c.Eta = ALLoRA, 0, 2 }), exact: true, rule: true},
 	"allora, sizes": {config: with4(func(c *Config) { c.Kind, c.Alpha, c.Eta, c.RankPattern = ALLoRA, 0, .5, map[string]int{"query": 1} }), exact: true, rule: true},
 	"dynamic":       {config: with4(func(c *Config) { c.Kind, c.Shrink = Dynamic, .1 }), exact: true, rounds: true},
+	"moe-lora":      {config: with4(oneOf), exact: true},
 	"dynamic, drop": {config: with4(func(c *Config) { c.Kind, c.Shrink, c.UseRSLoRA, c.Dropout = Dynamic, .1, true, .3 }), exact: true, rounds: true},
+}
+
+// oneOf is a mixture of one expert, which can be merged: those of more have tests of their own.
+func oneOf(c *Config) {
+	c.Kind, c.Mixture = Mixture, Experts{Experts: 1, TopK: 1, Router: RouteToken, Balance: BalanceNone, Partition: 1}
 }
 
 func eachKind(t *testing.T, f func(t *testing.T, k kindRow)) {

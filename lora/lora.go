@@ -58,7 +58,7 @@ const (
 const AllLinear = "all-linear"
 
 // Kinds lists the kinds of adapters that Apply makes.
-func Kinds() []string { return []string{Plain, DoRA, IA3, ALLoRA, Dynamic} }
+func Kinds() []string { return []string{Plain, DoRA, IA3, ALLoRA, Dynamic, Mixture} }
 
 // Model is what an adapter is applied to.
 type Model interface {
@@ -101,6 +101,8 @@ type Config struct {
 	Bias          string   `yaml:"bias"`            // BiasNone (or empty), BiasLoRAOnly, BiasAll
 	ModulesToSave []string `yaml:"modules_to_save"` // ends of paths of modules that are trained in full
 	Task          string   `yaml:"task"`
+
+	Mixture Experts `yaml:"-"` // of kind Mixture
 }
 
 // Defaults is rank 16, α 32, no dropout, on every Linear.
@@ -117,6 +119,8 @@ func DefaultsOf(kind string) Config {
 		c.Alpha, c.Eta = 0, 2
 	case Dynamic:
 		c.Shrink = .1
+	case Mixture:
+		return MixtureDefaults()
 	}
 	return c
 }
@@ -193,6 +197,9 @@ func (c *Config) check() error {
 		if err := checkSize(fmt.Sprintf("rank for %q", k), c.Rank, c.AlphaPattern[k]); err != nil {
 			return err
 		}
+	}
+	if c.Kind == Mixture {
+		return c.checkMixture()
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"fmt"
+	"strings"
 
 	"rung/nn/backend"
 	"rung/nn/graph"
@@ -16,8 +17,9 @@ type Model interface {
 // Names of a program's outputs.
 const (
 	OutScores, OutLogits, OutEmbed = "scores", "logits", "embed"
-	OutLosses                      = "losses" // (B,1)
-	OutLoss                        = "loss"   // (1,1) Σ weights losses
+	OutLosses                      = "losses"  // (B,1)
+	OutLoss                        = "loss"    // (1,1) Σ weights losses
+	OutPenalty                     = "penalty" // see InShare
 )
 
 // A Plan says what to compile of a model.
@@ -40,6 +42,9 @@ func Compile(m Model, pl Plan) (*graph.Program, error) {
 	if pl.Objective != nil {
 		// What is not needed for the loss is not computed: scores only are read back.
 		outs = []named{{OutLosses, pl.Objective.Loss(p, o, p.Targets())}, {OutScores, o.Scores}}
+	}
+	if pl.Objective != nil {
+		outs = append(outs, p.extras()...)
 	}
 	var edges []graph.E
 	var names []string
@@ -65,6 +70,11 @@ func Compile(m Model, pl Plan) (*graph.Program, error) {
 		w := b.Input(InWeights, graph.Rows(backend.Unit, pl.Dims.B, 1))
 		s.Seeds = []graph.Seed{{Out: edges[0], Grad: w}}
 		s.Outputs[OutLoss] = b.WeightedSum(w, edges[0])
+		for i, name := range names {
+			if axis, ok := strings.CutPrefix(name, OutPenalty+"."); ok {
+				s.Seeds = append(s.Seeds, graph.Seed{Out: edges[i], Grad: b.Input(InShare+"."+axis, graph.Mat(1, 1))})
+			}
+		}
 		for _, q := range m.Params() {
 			if q.Trainable {
 				s.Wrt = append(s.Wrt, b.Param(q.Path, q.Dims...))

@@ -27,6 +27,9 @@ type Param struct {
 	Dims      []int  // Linear weights are (out, in), as Hugging Face has them
 	Trainable bool
 	Group     int8 // parameter group: its learning rate
+	// Sign, if not 0, is what an update moves each element by, against the sign of what stands for its gradient: no
+	// optimizer, learning rate or clipping. Biases of expert choice learn so.
+	Sign float64
 
 	Rate   float64 // times the learning rate of its group; 0: 1
 	Shrink float64 // λ: after each update the weight is drawn to zero by λ times its learning rate, and not decayed
@@ -96,6 +99,9 @@ type Pass struct {
 	Seqs            graph.E // (T) the sequence of each token
 	Offsets         graph.E // (N+1) first token of each sequence, and the end
 	Keys            graph.E // (N) what dropout knows a sequence by
+
+	penalties [backend.NumAxes]graph.E // (1,1) by axis
+	reports   []named
 }
 
 // Names of the inputs of a pass. Targets and slots are those of units.
@@ -210,7 +216,7 @@ type Labelled interface {
 func NewStore(be backend.Backend, params []*Param, training bool) (*graph.Store, error) {
 	seg := make([]graph.Segment, len(params))
 	for i, p := range params {
-		seg[i] = graph.Segment{Path: p.Path, Dims: p.Dims, Trainable: p.Trainable, Group: p.Group, Shrink: p.Shrink}
+		seg[i] = graph.Segment{Path: p.Path, Dims: p.Dims, Trainable: p.Trainable, Group: p.Group, Shrink: p.Shrink, Sign: p.Sign}
 	}
 	s, err := graph.NewStore(be, seg, training)
 	if err != nil {

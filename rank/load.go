@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"rung/checkpoints"
@@ -58,10 +59,28 @@ func load(ctx context.Context, ref string, o Options) (*loaded, error) {
 			l.card = l.model.Card()
 		}
 	}
+	if err == nil {
+		err = l.checkDomain(o.Domain)
+	}
 	if err != nil {
 		return nil, errors.Join(err, l.close())
 	}
 	return l, nil
+}
+
+// checkDomain refuses a domain that the adapter does not know, or that nothing asks for.
+func (l *loaded) checkDomain(domain string) error {
+	if domain == "" {
+		return nil
+	}
+	d, ok := l.model.(interface{ Domains() []string })
+	if !ok || d.Domains() == nil {
+		return fmt.Errorf("%s: domain %q was given, but nothing routes by it", l.dir, domain)
+	}
+	if known := d.Domains(); !slices.Contains(known, domain) {
+		return fmt.Errorf("%s: domain %q: the adapter knows %s", l.dir, domain, strings.Join(known, ", "))
+	}
+	return nil
 }
 
 // openAdapter opens the adapter's base and puts the adapter into it.
@@ -97,7 +116,7 @@ func (l *loaded) openAdapter(ctx context.Context, o Options) (err error) {
 // openBase opens the base as the architecture that the adapter is of, and compares its weights and its
 // tokenizer with those that the adapter was trained on.
 func (l *loaded) openBase(ctx context.Context, ref string, o Options) (err error) {
-	ao := arch.Options{MaxLength: o.MaxLength}
+	ao := arch.Options{MaxLength: o.MaxLength, Domain: o.Domain}
 	cross := l.adapter.Config.Task == lora.TaskClassify
 	if c := l.card; c != nil {
 		cross, ao.Labels = c.Architecture == arch.CrossEncoder, c.Labels

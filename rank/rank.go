@@ -26,6 +26,7 @@ type Options struct {
 	Base        string // of an adapter: directory or "hf:org/name@revision", in place of the one that it names
 	MaxLength   int    // tokens of a sequence; 0: as the directory says
 	MicroTokens int    // tokens that are scored at once, at least one sequence; 0: 4096
+	Domain      string // of texts that name none, for an adapter that routes by it
 	SkipVerify  bool   // neither the manifest nor the golden scores are checked
 }
 

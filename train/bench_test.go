@@ -70,6 +70,13 @@ func BenchmarkStep(b *testing.B) {
 			benchStep(b, m, shape, &Privacy{Unit: unitRow, Delta: 1e-6, Noise: 1, Clip: 1, InsecureSeed: true})
 		})
 	}
+	b.Run("moe/s128", func(b *testing.B) { // eight experts of rank 8, of which each token goes to two
+		m, c := replayModel(b), lora.MixtureDefaults()
+		c.Targets = []string{"query", "value"}
+		_, err := lora.Apply(m, c, 1)
+		require.NoError(b, err)
+		benchStep(b, m, "s128", nil)
+	})
 }
 
 // inTurn draws the units in order, as many at a time as are expected: what a step costs is to be compared, not drawn.

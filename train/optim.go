@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 
 	"rung/nn/backend"
 	"rung/nn/backend/host"
@@ -68,8 +69,14 @@ func (o *optimizer) encode(c *Config) error {
 	}
 	var grads []backend.Buf
 	var spans []span
+	var signs []graph.Segment
 	for _, g := range s.Seg {
 		if !g.Trainable {
+			continue
+		}
+		if g.Sign != 0 { // its gradient is no gradient: it is in no norm
+			signs = append(signs, g)
+			spans = append(spans, span{from: g.Off, to: g.Off}) // ends the one before
 			continue
 		}
 		o.names = append(o.names, g.Path)
@@ -90,6 +97,7 @@ func (o *optimizer) encode(c *Config) error {
 		{Op: backend.SumSq, Node: "gradient norms", Out: []backend.Buf{norms}, In: grads},
 		{Op: backend.Clip, Node: "clip", Out: []backend.Buf{factor}, In: []backend.Buf{norms}},
 	}
+	spans = slices.DeleteFunc(spans, func(sp span) bool { return sp.from == sp.to })
 	for i, sp := range spans {
 		bind.Blocks[backend.Weight] = append(bind.Blocks[backend.Weight], backend.Block{Mem: s.Master, Off: sp.from})
 		bind.Blocks[backend.Grad] = append(bind.Blocks[backend.Grad], backend.Block{Mem: s.Grad, Off: sp.from})
@@ -121,6 +129,16 @@ func (o *optimizer) encode(c *Config) error {
 				Op: backend.Shrink, Node: "shrink", Out: out[:1], In: []backend.Buf{{}, factor}, I: [4]int{sp.group}, F: [4]float64{sp.shrink},
 			})
 		}
+	}
+	for _, g := range signs {
+		vec := func(space backend.Space, m backend.Memory) backend.Buf {
+			bind.Blocks[space] = append(bind.Blocks[space], backend.Block{Mem: m, Off: g.Off})
+			return backend.Buf{Space: space, ID: len(bind.Blocks[space]) - 1, Rows: 1, Cols: g.Size(), Ld: g.Size()}
+		}
+		calls = append(calls, backend.Call{
+			Op: backend.SignSGD, Node: g.Path, Out: []backend.Buf{vec(backend.Weight, s.Master)},
+			In: []backend.Buf{vec(backend.Grad, s.Grad), factor}, F: [4]float64{g.Sign},
+		})
 	}
 	o.calls = calls
 	o.exec, err = be.Encode(calls, bind)

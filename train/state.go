@@ -356,6 +356,9 @@ func digestOf(e *data.Encoded) string {
 		h.Write([]byte(u.ID))
 		h.Write(host.Bytes(u.Seqs))
 		h.Write(host.Bytes(u.Labels))
+		if u.Domain != 0 {
+			_ = binary.Write(h, binary.LittleEndian, u.Domain)
+		}
 		for _, id := range u.IDs { // evaluations break ties by them
 			_ = binary.Write(h, binary.LittleEndian, int64(len(id)))
 			h.Write([]byte(id))

@@ -42,11 +42,13 @@ type Data struct {
 
 // A Step is what one update did.
 type Step struct {
-	N, Total   int     // updates so far, and in all
-	Epoch      int     // counted from 0
-	Loss       float64 // mean over the terms of the batch, before the update
-	GradNorm   float64 // before clipping
-	LR         float64 // of group 0
+	N, Total   int             // updates so far, and in all
+	Epoch      int             // counted from 0
+	Loss       float64         // mean over the terms of the batch, before the update
+	Penalty    float64         // what is minimised beside it: routers' balance, for one
+	Experts    *report.Experts // how routers use experts, nil where there are none
+	GradNorm   float64         // before clipping
+	LR         float64         // of group 0
 	Seqs       int
 	Tokens     int
 	Seconds    float64
@@ -81,6 +83,7 @@ type Run struct {
 	lock    *checkpoints.DirLock
 	log     *report.Log
 
+	experts  experts   // of the last step
 	saved    time.Time // when the state was, or when the run began
 	total    int
 	pos      position
@@ -280,7 +283,10 @@ func (r *Run) step(units []int) (Step, error) {
 	scalars.Seed, scalars.Step, scalars.Clip = r.cfg.Seed, uint64(r.pos.Step), r.cfg.Clip
 	scalars.LR = r.cfg.rates(r.rates, r.pos.Step, r.total)
 	s.LR = scalars.LR[0]
-	for i, micro := range r.train.Split(units, r.plan.budget) {
+	r.experts.clear()
+	micros := r.train.Split(units, r.plan.budget)
+	all := r.train.Sizes(units)
+	for i, micro := range micros {
 		n, err := arch.Feed(r.run, r.plan.dims, r.train, micro, &scalars)
 		if err != nil {
 			return fail(err)
@@ -296,6 +302,7 @@ func (r *Run) step(units []int) (Step, error) {
 				weights[k] = 1 / float32(terms)
 			}
 		}
+		share := r.setShares(n, all)
 		if err := r.run.Do(r.ctx, &scalars, i > 0); err != nil {
 			return fail(err)
 		}
@@ -304,6 +311,11 @@ func (r *Run) step(units []int) (Step, error) {
 			return fail(err)
 		}
 		losses = append(losses, loss)
+		p, err := r.readExtras(share)
+		if err != nil {
+			return fail(err)
+		}
+		s.Penalty += p
 	}
 	for len(losses) > 0 { // before the update, which one that is not finite forbids
 		l, err := losses[0]()
@@ -313,8 +325,12 @@ func (r *Run) step(units []int) (Step, error) {
 		}
 		s.Loss += float64(l)
 	}
+	s.Experts = r.experts.summary()
 	if math.IsNaN(s.Loss) || math.IsInf(s.Loss, 0) {
 		return fail(fmt.Errorf("loss is %w", ErrNotFinite))
+	}
+	if math.IsNaN(s.Penalty) || math.IsInf(s.Penalty, 0) {
+		return fail(fmt.Errorf("the routers' penalty is %w", ErrNotFinite))
 	}
 	if terms > 0 { // a batch without terms teaches nothing: no update, not even momentum
 		var err error
@@ -348,7 +364,7 @@ func (r *Run) advance(batches [][]int) error {
 func (r *Run) conclude() (Step, error) {
 	s := *r.pos.Pending
 	if r.pos.Step == r.total || due(r.pos.Step, r.cfg.EvalEvery, r.pos.Batch == 0) {
-		rec := report.Record{Step: s.N}
+		rec := report.Record{Step: s.N, Loads: r.experts.loads()}
 		var e *Evaluation
 		var err error
 		if r.dev != nil {
@@ -387,7 +403,10 @@ func (s *Step) record() report.Record {
 	if s.Withheld {
 		return report.Record{Step: s.N, Epoch: s.Epoch, LR: &s.LR}
 	}
-	return report.Record{Step: s.N, Epoch: s.Epoch, Loss: &s.Loss, GradNorm: &s.GradNorm, LR: &s.LR, Seqs: s.Seqs, Tokens: s.Tokens, Seconds: s.Seconds}
+	return report.Record{
+		Step: s.N, Epoch: s.Epoch, Loss: &s.Loss, Penalty: s.Penalty, GradNorm: &s.GradNorm, LR: &s.LR,
+		Seqs: s.Seqs, Tokens: s.Tokens, Seconds: s.Seconds, Experts: s.Experts,
+	}
 }
 
 // finish saves the state and the last model, whatever ended the steps, and gives the model the values

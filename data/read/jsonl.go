@@ -17,6 +17,7 @@ type jsonRow struct {
 	QueryID *id     `json:"query_id"`
 	Query   *string `json:"query"`
 	User    *id     `json:"user"`
+	Domain  string  `json:"domain"` // in any format
 
 	// Tevatron
 	Positive *[]jsonPassage `json:"positive_passages"`
@@ -99,7 +100,7 @@ func (row *jsonRow) example(line int) (data.Example, int, error) {
 	case formats > 1:
 		return data.Example{}, 0, errors.New(`more than one of "positive_passages", "pos" and "candidates"`)
 	}
-	b := &builder{ex: data.Example{ID: fmt.Sprintf("line%d", line), Query: *row.Query}}
+	b := &builder{ex: data.Example{ID: fmt.Sprintf("line%d", line), Query: *row.Query, Domain: row.Domain}}
 	if row.QueryID != nil {
 		if b.ex.ID = string(*row.QueryID); b.ex.ID == "" {
 			return data.Example{}, 0, errors.New(`the field "query_id" is empty`)

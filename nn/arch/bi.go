@@ -184,6 +184,9 @@ func (m *Bi) Encode(e *data.Encoded, x data.Example) error {
 		return e.Add(x.ID, slot, enc.IDs, len(enc.IDs)), err
 	}
 	var err error
+	if u.Domain, err = m.domain(x.Domain); err != nil {
+		return fmt.Errorf("arch: %w", err)
+	}
 	if u.Query, err = add(data.None, m.QueryPrompt+x.Query); err != nil {
 		return fmt.Errorf("arch: query: %w", err)
 	}
@@ -200,7 +203,12 @@ func (m *Bi) Encode(e *data.Encoded, x data.Example) error {
 
 // Embed returns the vector (D) of each text.
 func (m *Bi) Embed(ctx context.Context, s *Scorer, texts []string, r Role) ([][]float32, error) {
-	prompt := ""
+	return m.embed(ctx, s, texts, nil, r)
+}
+
+// embed is Embed of texts of domains; nil: all are of the model's.
+func (m *Bi) embed(ctx context.Context, s *Scorer, texts, domains []string, r Role) ([][]float32, error) {
+	prompt, of := "", ""
 	switch r {
 	case Query:
 		prompt = m.QueryPrompt
@@ -213,15 +221,22 @@ func (m *Bi) Embed(ctx context.Context, s *Scorer, texts []string, r Role) ([][]
 	var enc token.Encoding
 	for from := 0; from < len(texts); from += pairsAtOnce {
 		var e data.Encoded
-		for _, t := range texts[from:min(from+pairsAtOnce, len(texts))] {
+		for i := from; i < min(from+pairsAtOnce, len(texts)); i++ {
+			if domains != nil {
+				of = domains[i]
+			}
+			domain, err := m.domain(of)
+			if err != nil {
+				return nil, fmt.Errorf("arch: %w", err)
+			}
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			if err := m.Tokenizer.Single(&enc, prompt+t, m.MaxLength); err != nil {
+			if err := m.Tokenizer.Single(&enc, prompt+texts[i], m.MaxLength); err != nil {
 				return nil, fmt.Errorf("arch: %w", err)
 			}
 			e.Truncated += enc.Truncated
-			e.Units = append(e.Units, data.Unit{Query: e.Add("", data.None, enc.IDs, len(enc.IDs))})
+			e.Units = append(e.Units, data.Unit{Query: e.Add("", data.None, enc.IDs, len(enc.IDs)), Domain: domain})
 		}
 		v, err := s.Embed(ctx, &e)
 		if err != nil {
@@ -237,13 +252,13 @@ func (m *Bi) ScorePairs(ctx context.Context, s *Scorer, pairs []Pair) ([][]float
 	qs, ps := newTexts(), newTexts()
 	q, p := make([]int, len(pairs)), make([]int, len(pairs))
 	for i, x := range pairs {
-		q[i], p[i] = qs.index(x.Query), ps.index(x.Passage)
+		q[i], p[i] = qs.index(x.Query, x.Domain), ps.index(x.Passage, x.Domain)
 	}
-	u, err := m.Embed(ctx, s, qs.list, Query)
+	u, err := m.embed(ctx, s, qs.list, qs.domains, Query)
 	if err != nil {
 		return nil, err
 	}
-	v, err := m.Embed(ctx, s, ps.list, Passage)
+	v, err := m.embed(ctx, s, ps.list, ps.domains, Passage)
 	if err != nil {
 		return nil, err
 	}
@@ -254,19 +269,20 @@ func (m *Bi) ScorePairs(ctx context.Context, s *Scorer, pairs []Pair) ([][]float
 	return out, nil
 }
 
-// texts is a list without repetitions.
+// texts is a list of texts and their domains, without repetitions.
 type texts struct {
-	list []string
-	at   map[string]int
+	list, domains []string
+	at            map[[2]string]int
 }
 
-func newTexts() texts { return texts{at: map[string]int{}} }
+func newTexts() texts { return texts{at: map[[2]string]int{}} }
 
-func (t *texts) index(s string) int {
-	i, ok := t.at[s]
+func (t *texts) index(s, domain string) int {
+	key := [2]string{s, domain}
+	i, ok := t.at[key]
 	if !ok {
 		i = len(t.list)
-		t.list, t.at[s] = append(t.list, s), i
+		t.list, t.domains, t.at[key] = append(t.list, s), append(t.domains, domain), i
 	}
 	return i
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"slices"
 
 	"rung/checkpoints"
 	"rung/data/token"
@@ -141,11 +142,15 @@ func (c *Card) Check(ctx context.Context, m Model, s *Scorer) error {
 // measure scores the built-in texts.
 func measure(ctx context.Context, m Model, s *Scorer) (Golden, error) {
 	g := Golden{Precision: "float32"}
-	got, err := m.ScorePairs(ctx, s, goldenTexts)
+	texts := slices.Clone(goldenTexts)
+	for i, d := 0, m.text().Domains(); len(d) > 0 && i < len(texts); i++ { // each domain in turn
+		texts[i].Domain = d[i%len(d)]
+	}
+	got, err := m.ScorePairs(ctx, s, texts)
 	if err != nil {
 		return g, err
 	}
-	for i, p := range goldenTexts {
+	for i, p := range texts {
 		for _, x := range got[i] {
 			if f := float64(x); math.IsNaN(f) || math.IsInf(f, 0) {
 				return g, fmt.Errorf("arch: the model scores %v: its weights are not fit to be saved", x)
@@ -159,18 +164,18 @@ func measure(ctx context.Context, m Model, s *Scorer) (Golden, error) {
 // goldenTexts are made up. They differ in length, script and case, so that a change of tokenizer,
 // lengths, positions or any weight shows.
 var goldenTexts = []Pair{
-	{"how do bees find their way home", "Bees remember landmarks and the position of the sun, and follow scents close to the hive."},
-	{"how do bees find their way home", "The recipe asks for two spoons of honey and a pinch of salt."},
-	{"height of the tallest lighthouse", "The tallest lighthouse of the coast rises 64.5 metres above the rocks (lamp included)."},
-	{"height of the tallest lighthouse", "Lighthouse keepers wrote down wind, tide and passing ships every four hours."},
-	{"Why does bread rise?", "Yeast eats sugar and gives off gas; the dough holds the bubbles, so the loaf grows."},
-	{"Why does bread rise?", "Prices of wheat and of bread rose last winter."},
-	{"replace a bicycle chain", "Shift to the smallest sprocket, open the chain at its link with a chain tool, and thread the new one through the derailleur before closing it; then turn the pedals backwards and look for a stiff link."},
-	{"naïve façade café", "The café behind the old façade opens at 7, says the naïve painter's sign."},
-	{"東京の天気", "明日の東京は晴れ、午後から風が強くなる。"},
-	{"x", ""},
-	{"", "An answer without a question."},
-	{"is the long passage cut", "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty, and again: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty, and once more: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"},
+	{Query: "how do bees find their way home", Passage: "Bees remember landmarks and the position of the sun, and follow scents close to the hive."},
+	{Query: "how do bees find their way home", Passage: "The recipe asks for two spoons of honey and a pinch of salt."},
+	{Query: "height of the tallest lighthouse", Passage: "The tallest lighthouse of the coast rises 64.5 metres above the rocks (lamp included)."},
+	{Query: "height of the tallest lighthouse", Passage: "Lighthouse keepers wrote down wind, tide and passing ships every four hours."},
+	{Query: "Why does bread rise?", Passage: "Yeast eats sugar and gives off gas; the dough holds the bubbles, so the loaf grows."},
+	{Query: "Why does bread rise?", Passage: "Prices of wheat and of bread rose last winter."},
+	{Query: "replace a bicycle chain", Passage: "Shift to the smallest sprocket, open the chain at its link with a chain tool, and thread the new one through the derailleur before closing it; then turn the pedals backwards and look for a stiff link."},
+	{Query: "naïve façade café", Passage: "The café behind the old façade opens at 7, says the naïve painter's sign."},
+	{Query: "東京の天気", Passage: "明日の東京は晴れ、午後から風が強くなる。"},
+	{Query: "x", Passage: ""},
+	{Query: "", Passage: "An answer without a question."},
+	{Query: "is the long passage cut", Passage: "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty, and again: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty, and once more: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"},
 }
 
 // ReadCard reads the rank.json of a directory, nil where there is none.

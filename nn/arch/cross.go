@@ -52,6 +52,10 @@ func (m *Cross) Transform() Transform { return m.transform }
 func (m *Cross) Encode(e *data.Encoded, x data.Example) error {
 	u := data.Unit{ID: x.ID, User: x.User, Query: data.None}
 	var enc token.Encoding
+	var err error
+	if u.Domain, err = m.domain(x.Domain); err != nil {
+		return fmt.Errorf("arch: %w", err)
+	}
 	for i, c := range x.Candidates {
 		if err := m.Tokenizer.Pair(&enc, x.Query, c.Text, m.MaxLength, token.LongestFirst); err != nil {
 			return fmt.Errorf("arch: candidate %q: %w", c.ID, err)
@@ -85,7 +89,7 @@ func (m *Cross) ScorePairs(ctx context.Context, s *Scorer, pairs []Pair) ([][]fl
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			if err := m.Encode(&e, data.Example{Query: p.Query, Candidates: []data.Candidate{{Text: p.Passage}}}); err != nil {
+			if err := m.Encode(&e, data.Example{Query: p.Query, Candidates: []data.Candidate{{Text: p.Passage}}, Domain: p.Domain}); err != nil {
 				return nil, err
 			}
 		}

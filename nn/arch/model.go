@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"rung/data"
 	"rung/data/token"
@@ -73,6 +75,7 @@ type Origin struct {
 type Pair struct {
 	Query   string `json:"query"`
 	Passage string `json:"passage"`
+	Domain  string `json:"domain,omitempty"` // "": the model's
 }
 
 // A Text is what reads texts: embedded in every Model.
@@ -80,8 +83,12 @@ type Text struct {
 	Tokenizer *token.Tokenizer
 	MaxLength int // tokens of a sequence, special tokens included; what is longer is cut and counted
 
+	// Domain is the domain of texts that name none, where an adapter routes by it.
+	Domain string
+
 	src     *source
 	adapter Adapter
+	domains []string // those that the adapter knows; nil: it asks for none
 	seed    uint64
 	claim   json.RawMessage
 }
@@ -98,7 +105,33 @@ func (t *Text) Couples() string {
 }
 
 // Attach tells the model that its layers are wrapped by a.
-func (t *Text) Attach(a Adapter) { t.adapter = a }
+func (t *Text) Attach(a Adapter) {
+	t.adapter, t.domains = a, nil
+	if d, ok := a.(interface{ Domains() []string }); ok {
+		t.domains = d.Domains()
+	}
+}
+
+// Domains are the domains that an adapter routes by; nil: it does not.
+func (t *Text) Domains() []string { return t.domains }
+
+// domain is the number of a domain, for what an adapter routes by.
+func (t *Text) domain(name string) (int32, error) {
+	if t.domains == nil {
+		return 0, nil
+	}
+	if name == "" {
+		name = t.Domain
+	}
+	i := slices.Index(t.domains, name)
+	switch {
+	case name == "":
+		return 0, fmt.Errorf("no domain, by which the adapter routes: want one of %s", strings.Join(t.domains, ", "))
+	case i < 0:
+		return 0, fmt.Errorf("domain %q: the adapter knows %s", name, strings.Join(t.domains, ", "))
+	}
+	return int32(i), nil
+}
 
 // Origin is where the model was opened from.
 func (t *Text) Origin() Origin {

@@ -17,6 +17,7 @@ type Options struct {
 	Similarity Similarity // bi-encoder. "": as the directory, else the cosine
 	Normalize  *bool      // bi-encoder: vectors of length 1. nil: as the directory
 	Scale      float64    // bi-encoder: what Outputs.Scores are multiplied by, for objectives that want it. 0: 1
+	Domain     string     // of texts that name none, where an adapter routes by it
 	Dropout    *float64   // of all dropouts. nil: as config.json
 	Seed       uint64     // of parameters that the directory lacks
 }
@@ -99,7 +100,7 @@ func (s *source) isCross() bool {
 // text makes the part of a model that reads texts. fallback is the length where the directory's own is
 // not for this use.
 func (s *source) text(o Options, own bool) (Text, error) {
-	t := Text{Tokenizer: s.tok, MaxLength: o.MaxLength, src: s, seed: o.Seed}
+	t := Text{Tokenizer: s.tok, MaxLength: o.MaxLength, Domain: o.Domain, src: s, seed: o.Seed}
 	limit := s.config.Positions
 	if o.MaxLength < 0 || o.MaxLength > limit {
 		return t, fmt.Errorf("arch: %s: a length of %d, but the encoder has %d positions", s.dir, o.MaxLength, limit)

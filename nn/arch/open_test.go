@@ -28,7 +28,7 @@ type sharedTexts struct {
 
 func (x sharedTexts) pairs() (ps []Pair) {
 	for _, p := range x.Pairs {
-		ps = append(ps, Pair{x.Queries[p[0]], x.Passages[p[1]]})
+		ps = append(ps, Pair{Query: x.Queries[p[0]], Passage: x.Passages[p[1]]})
 	}
 	return ps
 }
@@ -151,7 +151,7 @@ func sameOutputs(t *testing.T, x sharedTexts, want outputs, m Model, s *Scorer) 
 	for i, text := range x.Queries {
 		ex := data.Example{ID: text, Query: text}
 		for j, passage := range x.Passages {
-			pairs, flat = append(pairs, Pair{text, passage}), append(flat, []float64{want.Scores[i][j]})
+			pairs, flat = append(pairs, Pair{Query: text, Passage: passage}), append(flat, []float64{want.Scores[i][j]})
 			ex.Candidates = append(ex.Candidates, data.Candidate{Text: passage})
 		}
 		require.NoError(t, b.Encode(&e, ex))
@@ -347,7 +347,7 @@ func TestNames(t *testing.T) {
 	plain := archtest.Write(t, filepath.Join(t.TempDir(), "plain"), archtest.Tiny())
 	want := open(t, plain, Options{})
 	s, _ := scorer(t, want)
-	pairs := []Pair{{"who is the bird", "the sun"}}
+	pairs := []Pair{{Query: "who is the bird", Passage: "the sun"}}
 	y, err := want.ScorePairs(context.Background(), s, pairs)
 	require.NoError(t, err)
 
@@ -393,7 +393,7 @@ func TestOptions(t *testing.T) {
 	require.NoError(t, b.Encode(&e, data.Example{Query: "who", Candidates: []data.Candidate{{Text: "the sun"}, {Text: "the moon"}}}))
 	scores, err := s.Score(ctx, &e)
 	require.NoError(t, err)
-	plain, err := b.ScorePairs(ctx, s, []Pair{{"who", "the sun"}, {"who", "the moon"}})
+	plain, err := b.ScorePairs(ctx, s, []Pair{{Query: "who", Passage: "the sun"}, {Query: "who", Passage: "the moon"}})
 	require.NoError(t, err)
 	for i := range plain {
 		require.InDelta(t, 20*plain[i][0], scores[0][i], 1e-4*math.Abs(float64(scores[0][i])))

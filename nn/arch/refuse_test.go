@@ -196,7 +196,7 @@ func TestTexts(t *testing.T) {
 
 	for _, m := range []Model{cross, bi} {
 		s, _ := scorer(t, m)
-		y, err := m.ScorePairs(context.Background(), s, []Pair{{"\xff", long}, {"", ""}, {long, "\x00"}})
+		y, err := m.ScorePairs(context.Background(), s, []Pair{{Query: "\xff", Passage: long}, {}, {Query: long, Passage: "\x00"}})
 		require.NoError(t, err)
 		for _, row := range y {
 			require.False(t, math.IsNaN(float64(row[0])))
@@ -245,7 +245,7 @@ func TestLowered(t *testing.T) {
 }
 
 func FuzzParseCard(f *testing.F) {
-	good, err := json.Marshal(Card{Version: 1, Architecture: BiEncoder, Transform: Identity, Base: &Base{Path: "../b"}, Golden: Golden{Pairs: []GoldenPair{{Pair{"q", "p"}, []float32{1}}}}})
+	good, err := json.Marshal(Card{Version: 1, Architecture: BiEncoder, Transform: Identity, Base: &Base{Path: "../b"}, Golden: Golden{Pairs: []GoldenPair{{Pair{Query: "q", Passage: "p"}, []float32{1}}}}})
 	require.NoError(f, err)
 	f.Add(good)
 	f.Add([]byte(`{"version":1,"architecture":"cross-encoder","score_transform":"sigmoid"} {}`))

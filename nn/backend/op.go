@@ -81,6 +81,27 @@ const (
 	PairsGrad   // dx (B,K); dy (B,K·K)
 	Outer       // y (B,K·K); x (B,K). y[i,j] = x[i] x[j]
 
+	// Mixtures of experts: E experts, k of them for each row. y is gates (R,E), 0 for experts that are not chosen,
+	// and beside them probabilities (R,C), E = C n. at (R,k) is the chosen experts as whole numbers, best first.
+	//
+	// Route chooses the greatest scores, of equals the first. Softmax: p = softmax(z), the scores are p + bias,
+	// gates are the softmax over the chosen z. Sigmoid: p = σ(z), each counts for n experts in a row; the scores are
+	// p + bias, gates are k times their share of the sum of the chosen. bias may be dead: then z is the score.
+	Route       // y (R,E+C), at (R,k); z (R,C), bias (E); I[0] = k, I[1] = Router, I[2] = n
+	RouteGrad   // dz (R,C); y, at, bias, dy (R,E+C); numbers of Route
+	Assign      // y (R,E), at (R,1+s); ids (R); I[0] = s, I[1] = E: the gates of expert ids[i] and of the last s experts are 1
+	Spread      // y (T,D); x (N,D), offsets: the row of its sequence for each token
+	SpreadGrad  // dx (N,D); dy (T,D), offsets. The sum of the rows of a sequence
+	GateMul     // y (R,E·r); h (R,E·r), or (R,r) for all experts, g (R,E); F[0]. y = F[0] g h, 0 where g is, whatever h
+	GateMulGrad // dh like h, dg (R,E); h, g, dy; F[0]
+	Load        // n (E), h (1,1); at (R,k), p (R,C) or dead. How many rows chose each expert, less the mean with I[0] = 1; the mean entropy of p/Σp
+	// Balance: what is to be small for experts to be used alike, and its derivative c by any row of x. f is the share
+	// of rows that chose an expert, as I[0] says; no rows: 0.
+	Balance   // s (1,1), c (1,E); x (R,E), at (R,k) or dead; I[0] = Balancing, F[0]
+	Broadcast // y (R,C); v (1,C), s (1,1). Each row is v s
+	ZLoss     // s (1,1); z (R,C); F[0]. s = F[0] mean (log Σ exp z)²
+	ZLossGrad // dz (R,C); z, s (1,1); F[0]
+
 	// Losses of logits, element by element; those of classes by rows.
 	BCE      // l (R,C); x, y (R,C). l = log(1+exp(x)) - x y
 	BCEGrad  // dx; x, y, dl
@@ -98,6 +119,7 @@ const (
 	SGD     // w, m; g, f; F = momentum, -, -, decay; I[0] = group, I[1] = 1: Nesterov
 	Adagrad // w, v; g, f; F = -, -, ε, decay; I[0] = group
 	Shrink  // w; -, f; F[0] = λ, I[0] = group: w = sign(w) max(|w| - lr λ, 0), the proximal step of λ |w|
+	SignSGD // w; g, f; F[0]. w -= F[0] sign(g), whatever f is, but for NaN
 
 	// Clipping of what units of a batch contribute (Abadi et al. 2016, "Deep Learning with Differential
 	// Privacy"): a row is the gradient of a unit. A unit whose norm is not finite counts nothing.
@@ -113,6 +135,22 @@ const (
 const (
 	Identity = iota
 	ActGELU
+)
+
+// Router is how Route turns logits into gates.
+const (
+	RouteSoftmax = iota // Fedus et al. 2022, Jiang et al. 2024 (Mixtral)
+	RouteSigmoid        // SMoRA
+)
+
+// MaxExperts is the most experts, and probabilities, of a row.
+const MaxExperts = 256
+
+// Balancing of Balance.
+const (
+	BalanceAll   = iota // F E Σ_e f_e mean x_e, f of all choices (Mixtral)
+	BalanceFirst        // the same, f of first choices only (Switch, GShard)
+	BalanceCV           // F times variance by squared mean of Σ x_e (Shazeer et al. 2017)
 )
 
 // Func is a function of Unary.
@@ -137,7 +175,8 @@ var opNames = [NumOps]string{
 	"norm", "norm.dx", "norm.dg", "normalize", "normalize.grad", "rowsum", "rowsum.grad", "softmax", "softmax.grad",
 	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
 	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
-	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "shrink", "rownorm", "cliprows", "sumrows", "host",
+	"route", "route.grad", "assign", "spread", "spread.grad", "gatemul", "gatemul.grad", "load", "balance", "broadcast", "zloss", "zloss.grad",
+	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "shrink", "signsgd", "rownorm", "cliprows", "sumrows", "host",
 }
 
 func (o Op) String() string {

@@ -42,7 +42,7 @@ func (c *Call) Work(s *Sizes) Work {
 	w := Work{FLOP: 2 * c.products(s)}
 	for k, b := range c.Out {
 		w.Elems += s.elems(c, b, c.Op == EmbedGrad)
-		if c.Out[k].Acc || c.Op == AdamW || c.Op == SGD || c.Op == Adagrad || c.Op == Shrink { // read, too
+		if c.Out[k].Acc || c.Op == AdamW || c.Op == SGD || c.Op == Adagrad || c.Op == Shrink || c.Op == SignSGD { // read, too
 			w.Elems += s.elems(c, b, c.Op == EmbedGrad)
 		}
 	}

@@ -249,7 +249,7 @@ var scores = []row{
 
 // table is every operator: a new one needs a row.
 func table() []row {
-	rows := slices.Concat(linears, rowwise, sequences, scores)
+	rows := slices.Concat(linears, rowwise, sequences, scores, experts)
 	for f := range backend.NumFuncs {
 		rows = append(rows, row{"Unary/" + []string{"gelu", "tanh", "relu", "sigmoid", "softplus", "exp", "square", "positive", "invsqrt"}[f], func(g *net) graph.E {
 			x := g.tok("x", 4)

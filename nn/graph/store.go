@@ -14,6 +14,7 @@ type Segment struct {
 	Trainable bool
 	Group     int8    // parameter group: its learning rate and decay
 	Shrink    float64 // see nn.Param
+	Sign      float64 // not 0: an update moves elements by it, against the sign of the gradient
 	Off       int     // elements from the start of Master, and of Grad and moments where it is trainable
 }
 

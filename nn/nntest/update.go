@@ -15,6 +15,7 @@ func updateRows() []row {
 		{backend.SGD, 8, sgdCalls, sgdTruth, apart},
 		{backend.Adagrad, 8, adagradCalls, adagradTruth, apart},
 		{backend.Shrink, 4, shrinkCalls, shrinkTruth, apart},
+		{backend.SignSGD, 4, signCalls, signTruth, apart},
 	}
 }
 
@@ -261,4 +262,19 @@ func shrinkTruth(c *call) []grid {
 		}
 		return math.Copysign(math.Max(abs(v)-by, 0), v), abs(v) + by
 	}))
+}
+
+func signCalls(g *gen) []*call {
+	return g.updates(nil, func(c *call, k int) {
+		c.F[0] = []float64{1e-3, .5}[k%2]
+	})
+}
+
+func signTruth(c *call) []grid {
+	return textbook(c, func(x []float64, d, _ float64) [4]float64 {
+		if d != 0 {
+			x[0] -= math.Copysign(c.F[0], d)
+		}
+		return [4]float64{c.F[0]}
+	})
 }

@@ -19,6 +19,7 @@ type Record struct {
 	Step     int                `json:"step"`
 	Epoch    int                `json:"epoch,omitempty"`
 	Loss     *float64           `json:"loss,omitempty"`
+	Penalty  float64            `json:"penalty,omitempty"` // minimised beside the loss
 	GradNorm *float64           `json:"grad_norm,omitempty"`
 	LR       *float64           `json:"lr,omitempty"`
 	Seqs     int                `json:"seqs,omitempty"`
@@ -26,6 +27,17 @@ type Record struct {
 	Seconds  float64            `json:"seconds,omitempty"`
 	Metrics  map[string]float64 `json:"metrics,omitempty"`
 	Ranks    *Ranks             `json:"ranks,omitempty"`
+	Experts  *Experts           `json:"experts,omitempty"`
+	// Loads is the share of each expert in what its layer's router chose for the last batch, by module.
+	Loads map[string][]float64 `json:"loads,omitempty"`
+}
+
+// Experts is how the routers of all layers used their experts for a batch.
+type Experts struct {
+	Load    float64 `json:"load"`    // of the most used expert, by the mean of its layer: 1 where all are used alike; mean over layers
+	Entropy float64 `json:"entropy"` // of routers' probabilities, in nats; mean over layers
+	Dead    int     `json:"dead"`    // experts that no row chose, over all layers
+	All     int     `json:"all"`     // experts of all layers
 }
 
 // Ranks is what is left of an adapter whose ranks are dropped while it is trained.

@@ -22,6 +22,7 @@ const inFlight = 1024
 // modelFlags open a saved model.
 type modelFlags struct {
 	model, base, device string
+	domain              string
 	length              int
 }
 
@@ -30,6 +31,7 @@ func (m *modelFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&m.model, "model", "", "model or adapter: a `DIR` or hf:org/name@revision")
 	f.StringVar(&m.base, "base", "", "the adapter's base, instead of the one that it names: a `DIR` or hf:org/name@revision")
 	f.StringVar(&m.device, "device", "auto", "auto, cpu, cuda:N, or ref (the reference kernels)")
+	f.StringVar(&m.domain, "domain", "", "`NAME` of what texts are of, for an adapter that routes by it")
 	f.IntVar(&m.length, "max-length", 0, "tokens of a sequence; 0: as the model says")
 	needed(cmd, "model")
 }
@@ -38,7 +40,7 @@ func (m *modelFlags) open(ctx context.Context) (*rank.Ranker, error) {
 	if m.length < 0 {
 		return nil, misuse("--max-length %d is negative", m.length)
 	}
-	return rank.Open(ctx, m.model, rank.Options{Device: m.device, Base: m.base, MaxLength: m.length})
+	return rank.Open(ctx, m.model, rank.Options{Device: m.device, Base: m.base, MaxLength: m.length, Domain: m.domain})
 }
 
 func scoreCommand(e *Env) *cobra.Command {

@@ -88,6 +88,19 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.Outer, rows, 16, pairs(func(u, v F) F { return u * v }))
 	set(backend.PairsGrad, rows, 16, pairsGrad[F])
 
+	set(backend.Route, rowsOfIn[F](0), 64, route[F])
+	set(backend.RouteGrad, rows, 64, routeGrad[F])
+	set(backend.Assign, assigned[F], 256, assign[F])
+	set(backend.Spread, seqs[F], 16, spread[F])
+	set(backend.SpreadGrad, rows, 16, spreadGrad[F])
+	set(backend.GateMul, rows, 64, gateMul[F])
+	set(backend.GateMulGrad, rowsOfIn[F](0), 64, gateMulGrad[F])
+	set(backend.Load, one, 1, load[F])
+	set(backend.Balance, one, 1, balance[F])
+	set(backend.Broadcast, rows, 256, broadcast[F])
+	set(backend.ZLoss, one, 1, zLoss[F])
+	set(backend.ZLossGrad, rows, 64, zLossGrad[F])
+
 	set(backend.BCE, rows, 256, bce[F])
 	set(backend.BCEGrad, rows, 256, bceGrad[F])
 	set(backend.CE, rowsOfIn[F](0), 64, ce[F])
@@ -104,6 +117,7 @@ func Kernels[F host.Float]() *host.Kernels[F] {
 	set(backend.RowNorm, rows, 1, rowNorm[F])
 	set(backend.ClipRows, rows, 64, clipRows[F])
 	set(backend.SumRows, cols, 1024, sumRows[F])
+	set(backend.SignSGD, cols, 4096, signSGD[F])
 	return &t
 }
 

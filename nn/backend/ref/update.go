@@ -159,3 +159,19 @@ func shrink[F host.Float](a *args[F], lo, hi int) {
 		}
 	}
 }
+
+// signSGD moves each weight by F[0], against the sign of its gradient.
+func signSGD[F host.Float](a *args[F], lo, hi int) {
+	if f := a.Src[1].D[0]; f != f {
+		return
+	}
+	w, g, by := a.Dst[0].D, a.Src[0].D, F(a.F[0])
+	for i := lo; i < hi; i++ {
+		switch d := g[i]; {
+		case d > 0:
+			w[i] -= by
+		case d < 0:
+			w[i] += by
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package train
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"rung/data"
+	"rung/lora"
+	"rung/nn"
+	"rung/nn/backend"
+	"rung/nn/graph"
+	"rung/train/report"
+)
+
+// experts adds up what a program reports of routers over the micro-batches of a step.
+type experts struct {
+	counts  map[string][]float64 // rows that chose each expert, by module
+	entropy map[string]float64   // mean over rows, by module
+	read    []string             // the outputs, in a fixed order
+}
+
+func (x *experts) clear() {
+	for _, c := range x.counts {
+		clear(c)
+	}
+	clear(x.entropy)
+}
+
+// setShares gives the program what part of a batch of sizes all its micro-batch of sizes n is, by axis.
+func (r *Run) setShares(n, all data.Sizes) map[backend.Axis]float64 {
+	share := map[backend.Axis]float64{backend.Tok: float64(n.T) / float64(max(1, all.T)), backend.Seq: float64(n.N) / float64(max(1, all.N))}
+	for a, v := range share {
+		if x := graph.Floats[float32](r.run, nn.OnAxis(nn.InShare, a)); x != nil {
+			x[0] = float32(v)
+		}
+	}
+	return share
+}
+
+// readExtras returns the penalty of the last micro-batch, weighted by its share of the batch, and adds up what the program
+// reports.
+func (r *Run) readExtras(share map[backend.Axis]float64) (penalty float64, err error) {
+	x := &r.experts
+	if x.counts == nil {
+		x.counts, x.entropy = map[string][]float64{}, map[string]float64{}
+		for name := range r.plan.program.Out {
+			if strings.HasPrefix(name, nn.OutReport) {
+				x.read = append(x.read, name)
+			}
+		}
+		slices.Sort(x.read)
+	}
+	for _, a := range []backend.Axis{backend.Tok, backend.Seq} {
+		name := nn.OnAxis(nn.OutPenalty, a)
+		if _, ok := r.plan.program.Out[name]; !ok {
+			continue
+		}
+		v, err := graph.Output[float32](r.run, name, 1, nil)
+		if err != nil {
+			return 0, err
+		}
+		penalty += share[a] * float64(v[0])
+	}
+	for _, name := range x.read {
+		v, err := graph.Output[float32](r.run, name, 1, nil)
+		if err != nil {
+			return 0, err
+		}
+		what := strings.TrimPrefix(name, nn.OutReport)
+		if path, ok := strings.CutPrefix(what, lora.ReportLoad); ok {
+			x.add(path, v)
+		} else if path, ok := strings.CutPrefix(what, lora.ReportEntropy); ok {
+			x.entropy[path] += share[backend.Tok] * float64(v[0])
+		}
+	}
+	return penalty, nil
+}
+
+// add adds counts of a module.
+func (x *experts) add(path string, counts []float32) {
+	if x.counts[path] == nil {
+		x.counts[path] = make([]float64, len(counts))
+	}
+	for e, n := range counts {
+		x.counts[path][e] += float64(n)
+	}
+}
+
+// summary is over all layers, nil where there are no routers.
+func (x *experts) summary() *report.Experts {
+	if len(x.counts) == 0 {
+		return nil
+	}
+	var s report.Experts
+	for _, path := range slices.Sorted(maps.Keys(x.counts)) { // sums have an order
+		counts, sum := x.counts[path], 0.
+		for _, n := range counts {
+			sum += n
+			if n == 0 {
+				s.Dead++
+			}
+		}
+		s.All += len(counts)
+		if sum > 0 {
+			s.Load += slices.Max(counts) / sum * float64(len(counts)) / float64(len(x.counts))
+		}
+		s.Entropy += x.entropy[path] / float64(len(x.counts))
+	}
+	return &s
+}
+
+// loads is the share of each expert, by module.
+func (x *experts) loads() map[string][]float64 {
+	out := map[string][]float64{}
+	for path, counts := range x.counts {
+		sum := 0.
+		for _, n := range counts {
+			sum += n
+		}
+		v := make([]float64, len(counts))
+		for e, n := range counts {
+			v[e] = n / max(1, sum)
+		}
+		out[path] = v
+	}
+	return out
+}
