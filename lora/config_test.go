@@ -65,7 +65,7 @@ func TestParseConfigErrors(t *testing.T) {
 		``:                      "not valid JSON",
 		`[]`:                    "not valid JSON",
 		`{}`:                    `peft_type is null: only "LORA", "IA3" and`,
-		`{"peft_type": "VERA"}`: `peft_type is "VERA": only "LORA" and "IA3" are supported`,
+		`{"peft_type": "VERA"}`: `peft_type is "VERA": only "LORA", "IA3" and`,
 		`{"peft_type": "IA3"}`:  "no targets",
 		`{"peft_type": "LORA"}`: "no targets",
 		`{"peft_type": "LORA", "target_modules": 7}`: "target_modules is 7",

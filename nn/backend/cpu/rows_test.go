@@ -50,7 +50,7 @@ func TestUnary(t *testing.T) {
 			p.op, p.outs, p.ins = backend.UnaryGrad, []operand{dx}, []operand{x, y, mat(backend.Tok, 30, c, 0)}
 			check(t, fmt.Sprint("derivative ", f, c), p, 1e-6)
 			switch f {
-			case backend.Tanh, backend.Sigmoid, backend.Exp:
+			case backend.Tanh, backend.Sigmoid, backend.Exp, backend.InvSqrt:
 				p.ins[0] = dead
 			default:
 				p.ins[1] = dead
