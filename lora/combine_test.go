@@ -120,8 +120,10 @@ func TestCombineSums(t *testing.T) {
 		require.InDelta(t, math.Sqrt(rest), math.Sqrt(off), 1e-5*values[0], m)
 	}
 	cat := combined(t, Combination{Method: Cat}, parts...)
-	require.Equal(t, map[string]int{"bert.encoder.layer.0.attention.self.key": 2, "bert.encoder.layer.1.attention.self.key": 2,
-		"bert.encoder.layer.0.attention.self.value": 6, "bert.encoder.layer.1.attention.self.value": 6}, ranksOf(t, cat, 4))
+	require.Equal(t, map[string]int{
+		"bert.encoder.layer.0.attention.self.key": 2, "bert.encoder.layer.1.attention.self.key": 2,
+		"bert.encoder.layer.0.attention.self.value": 6, "bert.encoder.layer.1.attention.self.value": 6,
+	}, ranksOf(t, cat, 4))
 }
 
 // ranksOf are the ranks of modules, but for the usual one.

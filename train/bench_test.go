@@ -93,6 +93,24 @@ func (d inTurn) Sample(n int) (units []int) {
 }
 
 func benchStep(b *testing.B, m ids, shape string, private *Privacy) {
+
+// BenchmarkAdapters is the same step of 128 tokens through every kind of adapter, of rank 8 on query and value.
+func BenchmarkAdapters(b *testing.B) {
+	for _, kind := range lora.Kinds() {
+		b.Run(kind, func(b *testing.B) {
+			c := lora.DefaultsOf(kind)
+			if c.Targets, c.Feedforward = []string{"query", "value"}, nil; c.Rank > 0 {
+				c.Rank = 8
+			}
+			if c.Alpha > 0 {
+				c.Alpha = 16
+			}
+			benchStep(b, loraModel(b, c), "s128")
+		})
+	}
+}
+
+func benchStep(b *testing.B, m ids, shape string) {
 	lengths, batch := slices.Repeat([]int{128}, 64), 32
 	switch shape {
 	case "wikiqa":
