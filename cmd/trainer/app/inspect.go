@@ -136,6 +136,9 @@ func (in *inspection) adapter() error {
 	}
 	in.add("base", "%s", orDash(base))
 	in.add("rank", "%d, alpha %g, dropout %g", c.Rank, c.Alpha, c.Dropout)
+	if c.Kind == lora.Mixture {
+		in.add("experts", "%s", c.Mixture.About())
+	}
 	targets := strings.Join(c.Targets, ", ")
 	if c.TargetPattern != "" {
 		targets = c.TargetPattern
