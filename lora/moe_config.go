@@ -194,3 +194,14 @@ func (f *fields) mixture(c *Config) {
 		f.get(name, keys[name])
 	}
 }
+
+// About says how experts are chosen. It is no String: fingerprints print every field.
+func (x Experts) About() string {
+	switch x.Router {
+	case RouteDomain:
+		return fmt.Sprintf("%d, one for each of the domains %s, %d for all", x.Experts, strings.Join(x.Domains, ", "), x.SharedExperts)
+	case RouteRank:
+		return fmt.Sprintf("ranks, of which %d are chosen by token, balance %s", x.TopK, x.Balance)
+	}
+	return fmt.Sprintf("%d, of which %d are chosen by %s, balance %s", x.Experts, x.TopK, x.Router, x.Balance)
+}

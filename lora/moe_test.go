@@ -295,3 +295,19 @@ func TestMixtureConfigFile(t *testing.T) {
 	_, _, err = parseConfig([]byte(strings.Replace(string(b), `"top_k"`, `"top"`, 1)))
 	require.ErrorContains(t, err, "top_k is missing")
 }
+
+// A run that goes on with other settings of its routers is refused by the fingerprint.
+func TestMixtureFingerprint(t *testing.T) {
+	seen := map[string]bool{}
+	for _, set := range []func(x *Experts){
+		func(*Experts) {}, func(x *Experts) { x.ZLoss++ }, func(x *Experts) { x.BalanceWeight++ }, func(x *Experts) { x.BiasRate++ },
+		func(x *Experts) { x.Balance = BalanceTopK }, func(x *Experts) { x.TopK++ },
+	} {
+		c := mixtures()["token"]
+		set(&c.Mixture)
+		a, err := Apply(smallCross(t), c, 1)
+		require.NoError(t, err)
+		seen[attached{a}.Fingerprint()] = true
+	}
+	require.Len(t, seen, 6)
+}

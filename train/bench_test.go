@@ -70,13 +70,6 @@ func BenchmarkStep(b *testing.B) {
 			benchStep(b, m, shape, &Privacy{Unit: unitRow, Delta: 1e-6, Noise: 1, Clip: 1, InsecureSeed: true})
 		})
 	}
-	b.Run("moe/s128", func(b *testing.B) { // eight experts of rank 8, of which each token goes to two
-		m, c := replayModel(b), lora.MixtureDefaults()
-		c.Targets = []string{"query", "value"}
-		_, err := lora.Apply(m, c, 1)
-		require.NoError(b, err)
-		benchStep(b, m, "s128", nil)
-	})
 }
 
 // inTurn draws the units in order, as many at a time as are expected: what a step costs is to be compared, not drawn.
@@ -92,8 +85,6 @@ func (d inTurn) Sample(n int) (units []int) {
 	return units
 }
 
-func benchStep(b *testing.B, m ids, shape string, private *Privacy) {
-
 // BenchmarkAdapters is the same step of 128 tokens through every kind of adapter, of rank 8 on query and value.
 func BenchmarkAdapters(b *testing.B) {
 	for _, kind := range lora.Kinds() {
@@ -105,12 +96,12 @@ func BenchmarkAdapters(b *testing.B) {
 			if c.Alpha > 0 {
 				c.Alpha = 16
 			}
-			benchStep(b, loraModel(b, c), "s128")
+			benchStep(b, loraModel(b, c), "s128", nil)
 		})
 	}
 }
 
-func benchStep(b *testing.B, m ids, shape string) {
+func benchStep(b *testing.B, m ids, shape string, private *Privacy) {
 	lengths, batch := slices.Repeat([]int{128}, 64), 32
 	switch shape {
 	case "wikiqa":

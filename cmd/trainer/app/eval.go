@@ -128,7 +128,7 @@ func (e *Env) rankCandidates(ctx context.Context, r *rank.Ranker, c *read.Collec
 		}
 		qrels[x.ID] = grades
 		for _, d := range x.Candidates {
-			if err := s.add(ctx, x.ID, x.Query, d.ID, d.Text); err != nil {
+			if err := s.add(ctx, x.ID, d.ID, rank.Pair{Query: x.Query, Passage: d.Text, Domain: x.Domain}); err != nil {
 				return err
 			}
 		}

@@ -140,6 +140,9 @@ func (in *inspection) adapter() error {
 	if c.Kind != lora.IA3 {
 		in.add("rank", "%d, alpha %g, dropout %g", c.Rank, c.Alpha, c.Dropout)
 	}
+	if c.Kind == lora.Mixture {
+		in.add("experts", "%s", c.Mixture.About())
+	}
 	targets := strings.Join(c.Targets, ", ")
 	if c.TargetPattern != "" {
 		targets = c.TargetPattern

@@ -124,8 +124,8 @@ type pairScorer struct {
 
 func newPairScorer(r *rank.Ranker) *pairScorer { return &pairScorer{ranker: r, run: metric.Run{}} }
 
-func (s *pairScorer) add(ctx context.Context, query, text, id, passage string) error {
-	s.pairs, s.at = append(s.pairs, rank.Pair{Query: text, Passage: passage}), append(s.at, [2]string{query, id})
+func (s *pairScorer) add(ctx context.Context, query, id string, p rank.Pair) error {
+	s.pairs, s.at = append(s.pairs, p), append(s.at, [2]string{query, id})
 	if len(s.pairs) < inFlight {
 		return nil
 	}
@@ -216,7 +216,7 @@ func rerank(ctx context.Context, r *rank.Ranker, first metric.Run, queries, corp
 	for _, q := range slices.Sorted(maps.Keys(first)) {
 		docs := first[q]
 		for _, d := range docs[:within(depth, len(docs))] {
-			if err := s.add(ctx, q, queryText[q], d.ID, docText[d.ID]); err != nil {
+			if err := s.add(ctx, q, d.ID, rank.Pair{Query: queryText[q], Passage: docText[d.ID]}); err != nil {
 				return nil, err
 			}
 		}

@@ -145,7 +145,7 @@ func collection(ts *testscript.TestScript, _ bool, args []string) {
 			}
 			passages = append(passages, fmt.Sprintf(`{"id":"p%d","text":%q,"label":%d}`, c, text, label))
 		}
-		fmt.Fprintf(&b, `{"query_id":"q%d","query":"where is the %s","candidates":[%s]}`+"\n", q, asked, strings.Join(passages, ","))
+		fmt.Fprintf(&b, `{"query_id":"q%d","domain":"d%d","query":"where is the %s","candidates":[%s]}`+"\n", q, q%2, asked, strings.Join(passages, ","))
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b.Bytes(), 0o666))
 }

@@ -13,26 +13,32 @@ func route[F host.Float](a *args[F], lo, hi int) {
 	c := z.Cols
 	var columns [2 * backend.MaxExperts]F
 	var numbers [backend.MaxExperts]int
+	var keys, repeated [backend.MaxExperts]F
 	gates, chosen := columns[:c*n+c], numbers[:k]
 	for i := lo; i < hi; i++ {
 		zr, g, p := z.Row(i), gates[:c*n], gates[c*n:]
 		probabilities(a.I[1], zr, p)
 		clear(g)
-		score := func(e int) F {
-			if bias.Nil() {
-				return p[e/n]
+		scores := keys[:c*n]
+		for e := range scores {
+			if scores[e] = p[e/n]; !bias.Nil() {
+				scores[e] += bias.D[e]
 			}
-			return p[e/n] + bias.D[e]
 		}
-		if bias.Nil() { // in the order of p, which may be the same where z is not
-			choose(chosen, c*n, func(e int) F { return zr[e/n] })
-		} else {
-			choose(chosen, c*n, score)
+		order := scores
+		if bias.Nil() && n == 1 { // in the order of p, which may be the same where z is not
+			order = zr
+		} else if bias.Nil() {
+			order = repeated[:c*n]
+			for e := range order {
+				order[e] = zr[e/n]
+			}
 		}
+		choose(chosen, order)
 		if a.I[1] == backend.RouteSoftmax {
 			shareSoftmax(chosen, n, zr, g)
 		} else {
-			shareScores(chosen, score, g)
+			shareScores(chosen, scores, g)
 		}
 		if !a.Dst[0].Nil() {
 			copy(a.Dst[0].Row(i), gates)
@@ -59,19 +65,21 @@ func probabilities[F host.Float](how int, z, p []F) {
 	}
 }
 
-// choose finds the greatest scores of n, of equals the first.
-func choose[F host.Float](chosen []int, n int, score func(e int) F) {
+// choose finds the greatest scores, of equals the first.
+func choose[F host.Float](chosen []int, scores []F) {
 	for j := range chosen {
 		best := -1
-		var top F
-		for e := range n {
-			taken := false
+	next:
+		for e, s := range scores {
+			if best >= 0 && !(s > scores[best]) {
+				continue
+			}
 			for _, o := range chosen[:j] {
-				taken = taken || o == e
+				if o == e {
+					continue next
+				}
 			}
-			if s := score(e); !taken && (best < 0 || s > top) {
-				best, top = e, s
-			}
+			best = e
 		}
 		chosen[j] = best
 	}
@@ -95,15 +103,15 @@ func shareSoftmax[F host.Float](chosen []int, n int, z, g []F) {
 const leastSum = 1e-12
 
 // shareScores is k times each chosen score by their sum. Biases may pull that to 0: then all share alike.
-func shareScores[F host.Float](chosen []int, score func(e int) F, g []F) {
+func shareScores[F host.Float](chosen []int, scores, g []F) {
 	var sum F
 	for _, e := range chosen {
-		sum += score(e)
+		sum += scores[e]
 	}
 	for _, e := range chosen {
 		g[e] = 1
 		if !(sum <= leastSum) {
-			g[e] = F(len(chosen)) * score(e) / sum
+			g[e] = F(len(chosen)) * scores[e] / sum
 		}
 	}
 }
@@ -227,23 +235,33 @@ func groupOf[F host.Float](h mat[F], i, e, r int) []F {
 
 func gateMulGrad[F host.Float](a *args[F], lo, hi int) {
 	dh, dg, h, g, dy := a.Dst[0], a.Dst[1], a.Src[0], a.Src[1], a.Src[2]
-	s, r := F(a.F[0]), dy.Cols/g.Cols
+	by, r := F(a.F[0]), dy.Cols/g.Cols
 	for i := lo; i < hi; i++ {
 		if !dh.Nil() && h.Cols == r {
 			clear(dh.Row(i))
 		}
+		d := dy.Row(i)
 		for e, v := range g.Row(i) {
-			d := dy.Row(i)[e*r : (e+1)*r]
+			de, x := d[e*r:(e+1)*r], groupOf(h, i, e, r)
 			if !dg.Nil() {
-				dg.Row(i)[e] = s * dotp(groupOf(h, i, e, r), d)
+				var sum F
+				for j, t := range de {
+					sum += x[j] * t
+				}
+				dg.Row(i)[e] = by * sum
 			}
-			switch {
-			case dh.Nil():
+			if dh.Nil() {
+				continue
+			}
+			to := groupOf(dh, i, e, r)
+			switch v *= by; {
 			case h.Cols == r:
-				axpy(s*v, d, dh.Row(i))
+				axpy(v, de, to)
+			case v == 0:
+				clear(to)
 			default:
-				for j, to := 0, groupOf(dh, i, e, r); j < r; j++ {
-					to[j] = s * v * d[j]
+				for j, t := range de {
+					to[j] = v * t
 				}
 			}
 		}
