@@ -101,16 +101,25 @@ func TestNotForTheLibrary(t *testing.T) {
 	tok := func(cols int) matrix { return normal("x", backend.Tok, rows, cols) }
 	fixed := func(rows, cols int) matrix { return normal("w", backend.Fixed, rows, cols) }
 	for name, p := range map[string]problem{
-		"low rank":  {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Tok, 96), {}}, in: []matrix{tok(64), fixed(96, 64), {}, tok(8), fixed(96, 8)}},
-		"narrow":    {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Tok, 8), {}}, in: []matrix{tok(64), fixed(8, 64), {}, {}, {}}},
-		"odd":       {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Tok, 97), {}}, in: []matrix{tok(64), fixed(97, 64), {}, {}, {}}},
-		"sequences": {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Seq, 96), {}}, in: []matrix{normal("x", backend.Seq, rows, 64), fixed(96, 64), {}, {}, {}}},
-		"narrow nn": {op: backend.MatNN, i: [4]int{2}, out: []matrix{of(backend.Tok, 64)}, in: []matrix{{}, tok(96), fixed(96, 64), tok(8), fixed(8, 64)}},
-		"narrow tn": {op: backend.MatTN, out: []matrix{{rows: 8, cols: 64}}, in: []matrix{tok(8), tok(64)}},
+		"low rank":   {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Tok, 96), {}}, in: []matrix{tok(64), fixed(96, 64), {}, tok(8), fixed(96, 8)}},
+		"narrow":     {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Tok, 8), {}}, in: []matrix{tok(64), fixed(8, 64), {}, {}, {}}},
+		"odd":        {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Tok, 97), {}}, in: []matrix{tok(64), fixed(97, 64), {}, {}, {}}},
+		"sequences":  {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Seq, 96), {}}, in: []matrix{normal("x", backend.Seq, rows, 64), fixed(96, 64), {}, {}, {}}},
+		"short sums": {op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Tok, 96), {}}, in: []matrix{tok(48), fixed(96, 48), {}, {}, {}}},
+		"narrow nn":  {op: backend.MatNN, i: [4]int{2}, out: []matrix{of(backend.Tok, 64)}, in: []matrix{{}, tok(96), fixed(96, 64), tok(8), fixed(8, 64)}},
+		"narrow tn":  {op: backend.MatTN, out: []matrix{{rows: 8, cols: 64}}, in: []matrix{tok(8), tok(64)}},
 	} {
 		p.count = count
 		t.Run(name, func(t *testing.T) { p.agree(t, be, 2e-6) })
 	}
+	// columns from the second on of rows that begin at 16 bytes
+	p := problem{op: backend.MatNT, i: [4]int{1}, out: []matrix{of(backend.Tok, 96), {}}, in: []matrix{tok(68), fixed(96, 64), {}, {}, {}}}
+	c, bind, _ := p.bind(t, be)
+	c.In[0] = c.In[0].ColsOf(1, 64)
+	x, err := be.Encode([]backend.Call{c}, bind)
+	require.NoError(t, err)
+	require.NoError(t, x.Launch(context.Background(), &backend.Scalars{Count: count}))
+	require.NoError(t, x.Close())
 	require.Zero(t, emu.Calls()["cublasLtMatmul"])
 }
 
