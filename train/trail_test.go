@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,7 +50,7 @@ func TestThereAndBack(t *testing.T) {
 			c.Out, c.Resume = killed(t, r, 8), true // charged 8, saved 6
 			c.Backend = there
 			r = startPrivate(t, c)
-			require.Contains(t, r.Warnings()[len(r.Warnings())-1], "2 steps are drawn anew and count twice")
+			require.Contains(t, strings.Join(r.Warnings(), "\n"), "2 steps are drawn anew and count twice")
 			some(t, r, 1) // the 7th
 			require.Equal(t, 9, chargesOf(t, c.Out))
 			c.Backend = here
