@@ -1,17 +1,14 @@
 package train
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 
+	"rung/nn/arch"
 	"rung/train/privacy"
 )
 
@@ -22,6 +19,7 @@ type account struct {
 	ledger *privacy.Ledger // nil: nothing is kept on disk, or nothing is claimed
 	claim  *privacy.Claim  // nil: none
 	charge privacy.Charge  // of each step, but for its number
+	trail  trail           // on which the weights came to where they are
 }
 
 // chances are the draws of one step.
@@ -66,29 +64,12 @@ func (r *Run) openAccount() error {
 			}
 		}
 	}
-	v.charge = privacy.Charge{Q: v.q, Sigma: v.sigma, Clip: v.cfg.Clip, Key: v.key.Fingerprint(), Domain: privacy.Domain, Context: r.context()}
+	if err := r.openTrail(); err != nil {
+		return err
+	}
+	v.charge = privacy.Charge{Q: v.q, Sigma: v.sigma, Clip: v.cfg.Clip, Key: v.key.Fingerprint(), Domain: privacy.Domain, Context: v.trail.context()}
 	_, err := v.draw(0)
 	return err
-}
-
-// context is what else decides the value of a step: two values of the same step that differ, with the same noise, would
-// tell of gradients without it. So where any of this changes, so do the draws.
-func (r *Run) context() string {
-	how := []any{settings(&r.cfg), r.obj.Name(), fmt.Sprintf("%+v", r.obj), r.model.Fingerprint(), digestOf(r.train), r.be.Name(), runtime.Version(), runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		how = append(how, info.Main.Version)
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" || s.Key == "vcs.modified" {
-				how = append(how, s.Value)
-			}
-		}
-	}
-	b, err := json.Marshal(how)
-	if err != nil { // numbers that JSON has not are refused before
-		b = fmt.Append(nil, how...)
-	}
-	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:16])
 }
 
 // of is the charge of a step.
@@ -125,6 +106,8 @@ func (r *Run) settle(saved bool, mark privacy.Mark, total int) error {
 		if err := v.ledger.Verify(mark); err != nil {
 			return fmt.Errorf("train: resume: %w", err)
 		}
+	} else if v.ledger != nil && len(v.ledger.Charges()) > 0 { // a run saves its state before it charges a step
+		return fmt.Errorf("train: resume: %s has charged %d steps, but there is no state to tell of what: choose another directory", filepath.Join(r.cfg.Out, privacy.Dir), len(v.ledger.Charges()))
 	}
 	var phases []privacy.Phase
 	again, left := 0, 0
@@ -143,6 +126,11 @@ func (r *Run) settle(saved bool, mark privacy.Mark, total int) error {
 	if p.clipping() == clipPerLayer {
 		terms.Clipping = privacy.LayerClip
 	}
+	if claimed(r.model) {
+		terms.Public[1] = "the base model, which has a claim of its own: what both say of the same units adds up"
+		r.warnings = append(r.warnings, "privacy: the base model was trained with privacy itself: on the same units, what it spent adds to ε")
+	}
+	terms.Public = append(terms.Public, p.Given...)
 	if p.Dev == "public" && r.dev != nil {
 		terms.Public = append(terms.Public, "the dev data, by which the best checkpoint is chosen")
 	}
@@ -165,8 +153,16 @@ func (r *Run) settle(saved bool, mark privacy.Mark, total int) error {
 	return nil
 }
 
-// begin puts the secret and the record of a new run into its directory, once nothing of the setup can fail any more.
-func (v *private) begin(c *Config) (err error) {
+// claimed reports that the directory which a model was opened from claims privacy.
+func claimed(m Model) bool {
+	c, ok := m.(interface{ Card() *arch.Card })
+	return ok && c.Card() != nil && len(c.Card().Privacy) > 0
+}
+
+// begin puts the secret and the record of a new run into its directory, once nothing of the setup can fail any more. The
+// state goes there too: what is resumed before the first step was saved is the same run, or refused.
+func (r *Run) begin(saved bool) (err error) {
+	v, c := r.private, &r.cfg
 	if v.key.Seeded() || v.cfg.draws != nil || c.Out == "" {
 		return nil
 	}
@@ -179,7 +175,10 @@ func (v *private) begin(c *Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
-	return nil
+	if saved {
+		return nil
+	}
+	return r.saveState()
 }
 
 // spend writes that a step is taken and, once that is on the disk, gives its draws.

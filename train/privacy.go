@@ -21,6 +21,10 @@ type Privacy struct {
 	Clipping string  `yaml:"clipping"` // flat (or ""): of all tensors together; per_layer: of each of n tensors, at C/√n
 	Dev      string  `yaml:"dev"`      // "public" says that the dev data need no protection: without it they may choose nothing
 
+	// Given is what else of the data is taken to be public, for the claim: by what its maker chose them, where that made
+	// one unit depend on another.
+	Given []string `yaml:"-"`
+
 	// InsecureSeed has draws come from Config.Seed instead of a secret: for tests. Nothing is claimed then.
 	InsecureSeed bool `yaml:"-"`
 

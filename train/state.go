@@ -40,6 +40,7 @@ type meta struct {
 	digests
 	Backend string       `json:"backend"`
 	Ledger  privacy.Mark `json:"ledger,omitzero"` // with privacy
+	Trail   trail        `json:"trail,omitzero"`  // with privacy
 }
 
 // digests identify what a run reads, encoded, and what its sampler draws from that.
@@ -69,7 +70,7 @@ func (r *Run) takeOut() error {
 		return fmt.Errorf("train: %w", err)
 	}
 	if r.cfg.Resume {
-		return nil
+		return r.sameKind()
 	}
 	for _, name := range []string{stateDir, privacy.Dir, report.File, "best", "last"} {
 		if _, err := os.Stat(filepath.Join(r.cfg.Out, name)); err == nil {
@@ -79,6 +80,22 @@ func (r *Run) takeOut() error {
 		}
 	}
 	return nil
+}
+
+// sameKind refuses to resume with privacy a run without, or the other way round: its state would not be found, and what
+// it wrote would be replaced.
+func (r *Run) sameKind() error {
+	other, what := privacy.Dir, "has privacy, which the configuration has not"
+	if r.cfg.Privacy != nil {
+		other, what = stateDir, "is without privacy, which the configuration has"
+	}
+	switch _, err := os.Stat(filepath.Join(r.cfg.Out, other)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("train: resume: %w", err)
+	}
+	return fmt.Errorf("train: resume %s: the run there %s (%s)", r.cfg.Out, what, other)
 }
 
 // stateDir is where the training state is: with privacy, among what must not leave the machine.
@@ -162,8 +179,11 @@ func (r *Run) meta() meta {
 	if r.plan != nil {
 		m.MicroTokens = r.plan.budget
 	}
-	if r.private != nil && r.private.ledger != nil {
-		m.Ledger = r.private.ledger.Mark()
+	if r.private != nil {
+		m.Trail = r.private.trail
+		if r.private.ledger != nil {
+			m.Ledger = r.private.ledger.Mark()
+		}
 	}
 	return m
 }
@@ -356,6 +376,9 @@ func digestOf(e *data.Encoded) string {
 		h.Write([]byte(u.ID))
 		h.Write(host.Bytes(u.Seqs))
 		h.Write(host.Bytes(u.Labels))
+		if e.Owners > 0 {
+			_ = binary.Write(h, binary.LittleEndian, u.Owner)
+		}
 		if u.Domain != 0 {
 			_ = binary.Write(h, binary.LittleEndian, u.Domain)
 		}

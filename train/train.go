@@ -200,7 +200,7 @@ func (r *Run) prepare(d Data) (err error) {
 	if err := r.claims(); err != nil {
 		return err
 	}
-	return r.private.begin(&r.cfg)
+	return r.begin(saved.Version > 0)
 }
 
 // encode turns examples into token sequences.

@@ -271,8 +271,22 @@ func (c *Config) check() error {
 
 // passOn gives package train what stands elsewhere in the file.
 func (c *Config) passOn() {
+	if p := c.Privacy; p != nil && p.Unit == "row" {
+		p.Given = c.Data.given()
+	}
 	c.Train.Privacy = c.Privacy
 	c.Train.EvalEvery, c.Train.Metrics, c.Train.KeepBest, c.Train.Patience = c.Eval.Every, c.Eval.Metrics, c.Eval.KeepBest, c.Eval.Patience
+}
+
+// given is what else than a row itself decides whether it is trained on: the claim for rows takes that to be public.
+func (d *Data) given() (out []string) {
+	if d.NoPositives == "drop" || d.NoPositives == "" && !strings.HasPrefix(d.Train, "jsonl:") {
+		out = append(out, "which queries have a positive: others are left out (data.no_positives)")
+	}
+	if d.MaxNegatives > 0 {
+		out = append(out, "how many wrong candidates a query has, of which some are left out (data.max_negatives)")
+	}
+	return out
 }
 
 // rebase makes paths that are relative to dir relative to where the process is.
