@@ -280,6 +280,12 @@ func TestMixtureCouples(t *testing.T) {
 	free.Mixture.Balance, free.Mixture.ZLoss = BalanceNone, 0
 	require.Empty(t, free.Couples())
 	require.Empty(t, Defaults().Couples())
+	m := smallCross(t) // which a run asks
+	a, err := Apply(m, c["token"], 1)
+	require.NoError(t, err)
+	require.Equal(t, c["token"].Couples(), m.Couples())
+	a.Remove()
+	require.Empty(t, m.Couples())
 }
 
 // PEFT's reader of plain adapters, which this package also has, takes no mixture; and no field may be missing.

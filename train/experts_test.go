@@ -83,6 +83,35 @@ func TestMixtureResumes(t *testing.T) {
 	}
 }
 
+// What is trained beside a bias is updated beside it: neither its neighbours' rate nor their decay reaches it.
+func TestBiasOfLoadByItself(t *testing.T) {
+	m := newMixture(t, func(c *lora.Config, x *lora.Experts) {
+		routers["bias"](c, x)
+		c.Bias = lora.BiasAll // a LayerNorm's comes after the bias of a router
+	})
+	c := config(t)
+	c.Steps, c.LR, c.Warmup, c.Schedule = 3, .1, 0, "constant"
+	r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: examples(12)}, withoutDev(c))
+	require.NoError(t, err)
+	all(t, r)
+	defer r.Close()
+	n := 0
+	for _, p := range m.Params() {
+		if p.Sign == 0 {
+			continue
+		}
+		w, err := graph.ReadWeight[float32](r.Store(), p.Path)
+		require.NoError(t, err)
+		for _, v := range w {
+			steps := float64(v) / .01
+			require.InDelta(t, math.Round(steps), steps, 1e-4, p.Path)
+			require.LessOrEqual(t, math.Abs(steps), 3.001, p.Path)
+		}
+		n++
+	}
+	require.Equal(t, 8, n)
+}
+
 // One update moves each bias against the load of the whole batch, however it is cut into micro-batches; neither the learning
 // rate nor clipping matters to it, and it is in no norm.
 func TestBiasOfLoad(t *testing.T) {
