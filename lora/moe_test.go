@@ -298,6 +298,8 @@ func TestMixtureConfigFile(t *testing.T) {
 	require.Equal(t, c.Mixture, got.Mixture)
 	_, _, err = parseConfig([]byte(strings.Replace(string(b), `"MOE_LORA"`, `"LORA"`, 1)))
 	require.ErrorContains(t, err, "is not known, and may change what the adapter computes")
+	_, _, err = parseConfig([]byte(strings.Replace(string(b), `"use_dora": false`, `"use_dora": true`, 1)))
+	require.ErrorContains(t, err, "use_dora is true")
 	_, _, err = parseConfig([]byte(strings.Replace(string(b), `"top_k"`, `"top"`, 1)))
 	require.ErrorContains(t, err, "top_k is missing")
 }

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"iter"
 	"math"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"rung/lora"
 	"rung/nn/graph"
 	"rung/nn/loss"
+	"rung/train/report"
 )
 
 // newMixture is newTiny with experts.
@@ -80,6 +82,45 @@ func TestMixtureResumes(t *testing.T) {
 				require.InDelta(t, 1, v[0]+v[1]+v[2]+v[3], 1e-9)
 			}
 		})
+	}
+}
+
+// The mean entropy of routers by sequence is that over sequences, however a batch is cut.
+func TestEntropyOfSequences(t *testing.T) {
+	var want *report.Experts
+	for _, micro := range []int{1000, 40} {
+		m := newMixture(t, func(_ *lora.Config, x *lora.Experts) { x.Router = lora.RouteSequence })
+		for _, p := range m.Params() {
+			if strings.HasSuffix(p.Path, ".lora_router.weight") {
+				p.Init = p.Normal(3, 2)
+			}
+		}
+		c := config(t)
+		c.MicroTokens, c.Steps, c.Dropout = micro, 1, false
+		r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: lengths(12)}, withoutDev(c))
+		require.NoError(t, err)
+		s := all(t, r)
+		require.NoError(t, r.Close())
+		if want == nil {
+			want = s[0].Experts
+		}
+		require.InEpsilon(t, want.Entropy, s[0].Experts.Entropy, 1e-5)
+		require.InDelta(t, want.Load, s[0].Experts.Load, 1e-9)
+	}
+}
+
+// lengths are examples of which every second one is long.
+func lengths(n int) iter.Seq2[data.Example, error] {
+	return func(yield func(data.Example, error) bool) {
+		i := 0
+		for x, err := range examples(n) {
+			if i++; i%2 == 0 {
+				x.Query += strings.Repeat(" 7 11 23", 3)
+			}
+			if !yield(x, err) {
+				return
+			}
+		}
 	}
 }
 
