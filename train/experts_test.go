@@ -96,7 +96,7 @@ func TestEntropyOfSequences(t *testing.T) {
 			}
 		}
 		c := config(t)
-		c.MicroTokens, c.Steps, c.Dropout = micro, 1, false
+		c.MicroTokens, c.Batch, c.Steps, c.Dropout = micro, 48, 1, false
 		r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: lengths(12)}, withoutDev(c))
 		require.NoError(t, err)
 		s := all(t, r)
@@ -198,7 +198,7 @@ func withoutDev(c Config) Config {
 func TestPenaltyIsApart(t *testing.T) {
 	first := func(micro int, weight float64) Step {
 		c := config(t)
-		c.MicroTokens, c.Steps, c.Dropout = micro, 1, false
+		c.MicroTokens, c.Batch, c.Steps, c.Dropout = micro, 48, 1, false
 		m := newMixture(t, func(_ *lora.Config, x *lora.Experts) { x.Balance, x.ZLoss = lora.BalanceNone, weight })
 		r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: examples(12)}, withoutDev(c))
 		require.NoError(t, err)
