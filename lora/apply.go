@@ -114,8 +114,6 @@ func (a *Adapter) newSite(s nn.Slot, match *matcher, seed uint64, saved map[stri
 		return site{}, fmt.Errorf("rank %d for %q, which is (%d,%d): the rank is at most %d", rank, s.Path, base.Out(), base.In(), limit)
 	case a.cfg.Init == InitPiSSA && rank > limit:
 		return site{}, fmt.Errorf("rank %d for %q, which is (%d,%d): it has not so many singular values", rank, s.Path, base.Out(), base.In())
-	case a.cfg.Init == InitPiSSA && saved[base.W.Path]:
-		return site{}, fmt.Errorf("init pissa takes from the weight of %q, which is trained in full", s.Path)
 	case a.cfg.Init == InitPiSSA && a.cfg.scale(rank, alpha) < 0:
 		return site{}, fmt.Errorf("init pissa wants a positive alpha, not %v for %q", alpha, s.Path)
 	case a.cfg.Init == InitOrthogonal && rank%2 != 0:

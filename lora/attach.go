@@ -28,6 +28,9 @@ func (w attached) Fingerprint() string { return fmt.Sprintf("%s %+v", w.a.cfg.Ki
 // Domains are the domains that the adapter routes by, nil where it does not.
 func (w attached) Domains() []string { return w.a.cfg.Mixture.Domains }
 
+// Couples says in what units of a batch share more than the weights, "" if in nothing: privacy asks.
+func (w attached) Couples() string { return w.a.cfg.Couples() }
+
 // attach makes the model save a, or itself where a is nil.
 func attach(m Model, a *Adapter) {
 	t, ok := m.(attacher)

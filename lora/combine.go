@@ -126,11 +126,22 @@ func isDir(path string) bool {
 	return err == nil && st.IsDir()
 }
 
-// check refuses what has no combination.
-func (c *Combination) check(parts []Part) error {
+// noSum is why adapters of a kind are not combined.
+var noSum = map[string]string{
+	DoRA: "they multiply the base's weights", IA3: "they multiply the base's weights", Mixture: "their routers choose for each input",
+}
+
+// Check refuses what cannot be meant, whatever the adapters. Combine does so by itself.
+func (c Combination) Check() error {
+	if err := c.checkMethod(); err != nil {
+		return fmt.Errorf("lora: combine: %w", err)
+	}
+	return nil
+}
+
+// checkMethod tells what is wrong with the method and its settings.
+func (c *Combination) checkMethod() error {
 	switch {
-	case len(parts) == 0:
-		return fmt.Errorf("no adapters")
 	case !slices.Contains(Methods(), c.Method):
 		return fmt.Errorf("method %q is none of %s", c.Method, strings.Join(Methods(), ", "))
 	case c.Rank < 0 || c.Rank > 0 && c.Method != SVD:
@@ -139,6 +150,18 @@ func (c *Combination) check(parts []Part) error {
 		return fmt.Errorf("density %v is not in (0,1]", c.Density)
 	case c.Method != TIES && c.Density != 0:
 		return fmt.Errorf("density %v: only %s takes one", c.Density, TIES)
+	}
+	return nil
+}
+
+// check refuses what has no combination.
+func (c *Combination) check(parts []Part) error {
+	if err := c.checkMethod(); err != nil {
+		return err
+	}
+	switch {
+	case len(parts) == 0:
+		return fmt.Errorf("no adapters")
 	case c.Full >= len(parts):
 		return fmt.Errorf("there is no adapter %d of %d to take modules from", c.Full, len(parts))
 	}
@@ -148,7 +171,7 @@ func (c *Combination) check(parts []Part) error {
 		case math.IsNaN(p.Weight) || math.IsInf(p.Weight, 0):
 			return fmt.Errorf("%s: weight %v is no finite number", f.dir, p.Weight)
 		case f.Config.Kind != Plain:
-			return fmt.Errorf("%s: adapters of kind %s have no sum: they multiply the base's weights", f.dir, f.Config.Kind)
+			return fmt.Errorf("%s: adapters of kind %s have no sum: %s", f.dir, f.Config.Kind, noSum[f.Config.Kind])
 		case f.Config.Init == InitPiSSA:
 			return fmt.Errorf("%s: its base is not the untouched one (init_lora_weights is pissa): open it and save it here first, which makes it plain LoRA", f.dir)
 		case f.place() != parts[0].File.place() && f.Base.Name != "" && parts[0].File.Base.Name != "":
@@ -202,6 +225,11 @@ func (f *File) matrix(name string) (*mat.Dense, error) {
 	v, err := checkpoints.Float32s(t)
 	if err != nil {
 		return nil, err
+	}
+	for _, x := range v {
+		if x-x != 0 { // which trimming would drop
+			return nil, fmt.Errorf("%s: tensor %q has a value that is not finite", f.dir, name)
+		}
 	}
 	return mat.NewDense(t.Shape[0], t.Shape[1], widen(v)), nil
 }

@@ -13,12 +13,15 @@ import (
 )
 
 // savedAs is an adapter of smallCross with values of its own, saved and opened.
-func savedAs(t *testing.T, c Config, seed uint64) *File {
+func savedAs(t *testing.T, c Config, seed uint64, edits ...func(a *Adapter)) *File {
 	t.Helper()
 	m := smallCross(t)
 	a, err := Apply(m, c, seed)
 	require.NoError(t, err)
 	stir(a, seed)
+	for _, edit := range edits {
+		edit(a)
+	}
 	dir := t.TempDir()
 	require.NoError(t, a.Save(dir, Source{Name: "org/base"}, golden.Store(t, golden.Ref[float32](t, 2), m.Params(), false)))
 	f, err := Open(dir)
@@ -207,6 +210,14 @@ func TestCombineErrors(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.True(t, strings.HasPrefix(err.Error(), "lora: combine: ") && !strings.Contains(err.Error(), "\n"))
 	}
+	broken := savedAs(t, small4("query"), 2, func(a *Adapter) {
+		a.sites[0].low.B.Init = func(dst []float32) error { dst[3] = float32(math.NaN()); return nil }
+	})
+	for _, c := range []Combination{{Method: Cat}, {Method: SVD}, {Method: Sum}, {Method: TIES, Density: .5}} {
+		require.ErrorContains(t, c.Combine(t.TempDir(), Part{broken, 1}), `query.lora_B.weight" has a value that is not finite`)
+	}
+	mixture := savedAs(t, mixtures()["token"], 2)
+	require.ErrorContains(t, Combination{Method: Cat}.Combine(t.TempDir(), Part{mixture, 1}), "of kind moe-lora have no sum: their routers choose")
 	// A head that differs is refused, and taken from the one that is named.
 	m := smallCross(t)
 	a, err := Apply(m, small4("query"), 1)

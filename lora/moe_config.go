@@ -185,6 +185,9 @@ func (f *fields) mixture(c *Config) {
 	if string(f.raw["peft_type"]) != mixtureType {
 		return
 	}
+	if c.Kind != Plain {
+		f.fail("use_dora is true: a mixture has no such experts")
+	}
 	c.Kind = Mixture
 	keys := c.Mixture.keys()
 	for _, name := range sortedKeys(keys) {

@@ -280,6 +280,12 @@ func TestMixtureCouples(t *testing.T) {
 	free.Mixture.Balance, free.Mixture.ZLoss = BalanceNone, 0
 	require.Empty(t, free.Couples())
 	require.Empty(t, Defaults().Couples())
+	m := smallCross(t) // which a run asks
+	a, err := Apply(m, c["token"], 1)
+	require.NoError(t, err)
+	require.Equal(t, c["token"].Couples(), m.Couples())
+	a.Remove()
+	require.Empty(t, m.Couples())
 }
 
 // PEFT's reader of plain adapters, which this package also has, takes no mixture; and no field may be missing.
@@ -292,6 +298,8 @@ func TestMixtureConfigFile(t *testing.T) {
 	require.Equal(t, c.Mixture, got.Mixture)
 	_, _, err = parseConfig([]byte(strings.Replace(string(b), `"MOE_LORA"`, `"LORA"`, 1)))
 	require.ErrorContains(t, err, "is not known, and may change what the adapter computes")
+	_, _, err = parseConfig([]byte(strings.Replace(string(b), `"use_dora": false`, `"use_dora": true`, 1)))
+	require.ErrorContains(t, err, "use_dora is true")
 	_, _, err = parseConfig([]byte(strings.Replace(string(b), `"top_k"`, `"top"`, 1)))
 	require.ErrorContains(t, err, "top_k is missing")
 }

@@ -16,8 +16,8 @@ import (
 // experts adds up what a program reports of routers over the micro-batches of a step.
 type experts struct {
 	counts  map[string][]float64 // rows that chose each expert, by module
-	entropy map[string]float64   // mean over rows, by module
-	read    []string             // the outputs, in a fixed order
+	entropy map[string]float64   // sum over the choices, by module: its rows are tokens here, sequences there
+	read    []string             // the modules, in a fixed order
 }
 
 func (x *experts) clear() {
@@ -45,8 +45,8 @@ func (r *Run) readExtras(share map[backend.Axis]float64) (penalty float64, err e
 	if x.counts == nil {
 		x.counts, x.entropy = map[string][]float64{}, map[string]float64{}
 		for name := range r.plan.program.Out {
-			if strings.HasPrefix(name, nn.OutReport) {
-				x.read = append(x.read, name)
+			if path, ok := strings.CutPrefix(name, nn.OutReport+lora.ReportLoad); ok {
+				x.read = append(x.read, path)
 			}
 		}
 		slices.Sort(x.read)
@@ -62,29 +62,34 @@ func (r *Run) readExtras(share map[backend.Axis]float64) (penalty float64, err e
 		}
 		penalty += share[a] * float64(v[0])
 	}
-	for _, name := range x.read {
-		v, err := graph.Output[float32](r.run, name, 1, nil)
+	for _, path := range x.read {
+		v, err := graph.Output[float32](r.run, nn.OutReport+lora.ReportLoad+path, 1, nil)
 		if err != nil {
 			return 0, err
 		}
-		what := strings.TrimPrefix(name, nn.OutReport)
-		if path, ok := strings.CutPrefix(what, lora.ReportLoad); ok {
-			x.add(path, v)
-		} else if path, ok := strings.CutPrefix(what, lora.ReportEntropy); ok {
-			x.entropy[path] += share[backend.Tok] * float64(v[0])
+		choices := x.add(path, v)
+		name := nn.OutReport + lora.ReportEntropy + path
+		if _, ok := r.plan.program.Out[name]; !ok {
+			continue
 		}
+		if v, err = graph.Output[float32](r.run, name, 1, nil); err != nil {
+			return 0, err
+		}
+		x.entropy[path] += choices * float64(v[0])
 	}
 	return penalty, nil
 }
 
-// add adds counts of a module.
-func (x *experts) add(path string, counts []float32) {
+// add adds counts of a module, and returns their sum.
+func (x *experts) add(path string, counts []float32) (sum float64) {
 	if x.counts[path] == nil {
 		x.counts[path] = make([]float64, len(counts))
 	}
 	for e, n := range counts {
 		x.counts[path][e] += float64(n)
+		sum += float64(n)
 	}
+	return sum
 }
 
 // summary is over all layers, nil where there are no routers.
@@ -104,8 +109,8 @@ func (x *experts) summary() *report.Experts {
 		s.All += len(counts)
 		if sum > 0 {
 			s.Load += slices.Max(counts) / sum * float64(len(counts)) / float64(len(x.counts))
+			s.Entropy += x.entropy[path] / sum / float64(len(x.counts))
 		}
-		s.Entropy += x.entropy[path] / float64(len(x.counts))
 	}
 	return &s
 }

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"iter"
 	"math"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"rung/lora"
 	"rung/nn/graph"
 	"rung/nn/loss"
+	"rung/train/report"
 )
 
 // newMixture is newTiny with experts.
@@ -83,6 +85,74 @@ func TestMixtureResumes(t *testing.T) {
 	}
 }
 
+// The mean entropy of routers by sequence is that over sequences, however a batch is cut.
+func TestEntropyOfSequences(t *testing.T) {
+	var want *report.Experts
+	for _, micro := range []int{1000, 40} {
+		m := newMixture(t, func(_ *lora.Config, x *lora.Experts) { x.Router = lora.RouteSequence })
+		for _, p := range m.Params() {
+			if strings.HasSuffix(p.Path, ".lora_router.weight") {
+				p.Init = p.Normal(3, 2)
+			}
+		}
+		c := config(t)
+		c.MicroTokens, c.Batch, c.Steps, c.Dropout = micro, 48, 1, false
+		r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: lengths(12)}, withoutDev(c))
+		require.NoError(t, err)
+		s := all(t, r)
+		require.NoError(t, r.Close())
+		if want == nil {
+			want = s[0].Experts
+		}
+		require.InEpsilon(t, want.Entropy, s[0].Experts.Entropy, 1e-5)
+		require.InDelta(t, want.Load, s[0].Experts.Load, 1e-9)
+	}
+}
+
+// lengths are examples of which every second one is long.
+func lengths(n int) iter.Seq2[data.Example, error] {
+	return func(yield func(data.Example, error) bool) {
+		i := 0
+		for x, err := range examples(n) {
+			if i++; i%2 == 0 {
+				x.Query += strings.Repeat(" 7 11 23", 3)
+			}
+			if !yield(x, err) {
+				return
+			}
+		}
+	}
+}
+
+// What is trained beside a bias is updated beside it: neither its neighbours' rate nor their decay reaches it.
+func TestBiasOfLoadByItself(t *testing.T) {
+	m := newMixture(t, func(c *lora.Config, x *lora.Experts) {
+		routers["bias"](c, x)
+		c.Bias = lora.BiasAll // a LayerNorm's comes after the bias of a router
+	})
+	c := config(t)
+	c.Steps, c.LR, c.Warmup, c.Schedule = 3, .1, 0, "constant"
+	r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: examples(12)}, withoutDev(c))
+	require.NoError(t, err)
+	all(t, r)
+	defer r.Close()
+	n := 0
+	for _, p := range m.Params() {
+		if p.Sign == 0 {
+			continue
+		}
+		w, err := graph.ReadWeight[float32](r.Store(), p.Path)
+		require.NoError(t, err)
+		for _, v := range w {
+			steps := float64(v) / .01
+			require.InDelta(t, math.Round(steps), steps, 1e-4, p.Path)
+			require.LessOrEqual(t, math.Abs(steps), 3.001, p.Path)
+		}
+		n++
+	}
+	require.Equal(t, 8, n)
+}
+
 // One update moves each bias against the load of the whole batch, however it is cut into micro-batches; neither the learning
 // rate nor clipping matters to it, and it is in no norm.
 func TestBiasOfLoad(t *testing.T) {
@@ -128,7 +198,7 @@ func withoutDev(c Config) Config {
 func TestPenaltyIsApart(t *testing.T) {
 	first := func(micro int, weight float64) Step {
 		c := config(t)
-		c.MicroTokens, c.Steps, c.Dropout = micro, 1, false
+		c.MicroTokens, c.Batch, c.Steps, c.Dropout = micro, 48, 1, false
 		m := newMixture(t, func(_ *lora.Config, x *lora.Experts) { x.Balance, x.ZLoss = lora.BalanceNone, weight })
 		r, err := Start(context.Background(), m, loss.BCE{}, Data{Train: examples(12)}, withoutDev(c))
 		require.NoError(t, err)

@@ -76,7 +76,7 @@ func (o *optimizer) encode(c *Config) error {
 		}
 		if g.Sign != 0 { // its gradient is no gradient: it is in no norm
 			signs = append(signs, g)
-			spans = append(spans, span{from: g.Off, to: g.Off}) // ends the one before
+			spans = append(spans, span{from: g.Off, to: g.Off, group: -1}) // ends the one before, and none begins with it
 			continue
 		}
 		o.names = append(o.names, g.Path)

@@ -43,6 +43,9 @@ are taken.`,
 			if c.Method == lora.TIES && c.Density == 0 {
 				return misuse("combine: --method ties wants --density")
 			}
+			if err := c.Check(); err != nil {
+				return misuse("%v", err)
+			}
 			if err := isFree(out); err != nil {
 				return prefix("combine", err)
 			}

@@ -159,6 +159,7 @@ func TestSuggest(t *testing.T) {
 	} {
 		require.Contains(t, suggest(name, known), want, name)
 	}
+	require.Equal(t, ": want one of kind, rank", suggest("zzzzzzzz", []string{"kind", "rank", "kind"}))
 	require.Empty(t, suggest("x", nil))
 	require.Equal(t, 1, distance("ab", "ba"))
 	require.Equal(t, 3, distance("kitten", "sitting"))

@@ -31,7 +31,7 @@ func suggest(name string, known []string) string {
 	if best.d <= max(1, max(len(name), len(best.name))/2) {
 		return ": did you mean " + best.name + "?"
 	}
-	return ": want one of " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
+	return ": want one of " + strings.Join(slices.Compact(slices.Sorted(slices.Values(known))), ", ")
 }
 
 // initials are the first letters of a name's words: lr of learning_rate.
