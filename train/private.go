@@ -186,6 +186,11 @@ func (r *Run) startClipping(p *plan, run *graph.Run) error {
 		}
 	}
 	var err error
+	for _, g := range r.store.Seg {
+		if off, ok := run.UnitOffset(g.Path); g.Trainable && (!ok || off != g.Off) {
+			return fmt.Errorf("train: privacy: the gradients of units lack %s, or have it at another place", g.Path)
+		}
+	}
 	gradients, stride := run.UnitGradients()
 	v.clip, err = newClipper(v.cfg, r.store, gradients, stride, p.owners(), v.mean)
 	return err

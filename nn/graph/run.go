@@ -311,6 +311,16 @@ func ScalarLater[F host.Float](r *Run, name string) (func() (F, error), error) {
 	}, nil
 }
 
+// UnitOffset is where the gradient of a weight begins in a unit's row; false: there is none.
+func (r *Run) UnitOffset(path string) (off int, ok bool) {
+	for i, l := range r.p.Leaves[backend.Grad] {
+		if l.Name == path && r.p.PerUnit {
+			return r.bind.Blocks[backend.Grad][i].Off, true
+		}
+	}
+	return 0, false
+}
+
 // UnitGradient copies the gradient of one unit for one weight.
 func UnitGradient[F host.Float](r *Run, path string, unit int) ([]F, error) {
 	for i, l := range r.p.Leaves[backend.Grad] {

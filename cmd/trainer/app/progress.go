@@ -77,7 +77,7 @@ func (p *progress) step(s train.Step) {
 	left := time.Duration(float64(now.Sub(p.began)) / float64(s.N-p.first) * float64(s.Total-s.N))
 	switch {
 	case p.env.JSON && s.Withheld:
-		p.env.event("step", "step", s.N, "total", s.Total, "epoch", s.Epoch, "lr", s.LR, "eta_seconds", left.Seconds())
+		p.env.event("step", "step", s.N, "total", s.Total, "epoch", s.Epoch, "lr", s.LR, "eta_seconds", left.Round(time.Minute).Seconds())
 		p.dev(s)
 		return
 	case p.env.JSON:
@@ -114,7 +114,7 @@ func (p *progress) dev(s train.Step) {
 // line is one step in words; speeds are means over the steps of this process.
 func (p *progress) line(s train.Step, left time.Duration) string {
 	if s.Withheld {
-		return fmt.Sprintf("step %d/%d  loss withheld (privacy)  ETA %s", s.N, s.Total, left.Round(time.Second))
+		return fmt.Sprintf("step %d/%d  loss withheld (privacy)  ETA %s", s.N, s.Total, left.Round(time.Minute))
 	}
 	t := max(p.seconds, 1e-9)
 	return fmt.Sprintf("step %d/%d  loss %.4f  %.4g seq/s  %.5g tokens/s  ETA %s", s.N, s.Total, s.Loss, float64(p.seqs)/t, float64(p.tokens)/t, left.Round(time.Second))
