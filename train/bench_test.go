@@ -96,7 +96,10 @@ func BenchmarkAdapters(b *testing.B) {
 			if c.Alpha > 0 {
 				c.Alpha = 16
 			}
-			benchStep(b, loraModel(b, c), "s128", nil)
+			m := replayModel(b)
+			_, err := lora.Apply(m, c, 1)
+			require.NoError(b, err)
+			benchStep(b, m, "s128", nil)
 		})
 	}
 }
