@@ -32,6 +32,7 @@ func with4(edit func(c *Config)) Config {
 // kindRows is every kind and every start: a new one needs a row.
 var kindRows = map[string]kindRow{
 	"lora":          {config: with4(func(*Config) {}), exact: true},
+	"lora, dropout": {config: with4(func(c *Config) { c.Rank, c.Dropout = 2, .4 }), exact: true},
 	"rslora":        {config: with4(func(c *Config) { c.UseRSLoRA = true }), exact: true},
 	"gaussian":      {config: with4(func(c *Config) { c.Init = InitGaussian }), exact: true},
 	"orthogonal":    {config: with4(func(c *Config) { c.Init = InitOrthogonal })},
@@ -271,29 +272,37 @@ func TestKindsGradients(t *testing.T) {
 				grads[p.Path] = golden.Grad[float64](t, own, p.Path)
 			}
 		}
-		const h = 1e-6
 		for _, p := range a.Params() {
 			if grads[p.Path] == nil {
 				continue
 			}
-			w, err := graph.ReadWeight[float64](own, p.Path)
-			require.NoError(t, err)
 			d := doraOf(a, p)
-			for i := 0; i < len(w); i += 1 + len(w)/4 {
-				at := func(x float64) float64 {
-					v := append([]float64(nil), w...)
-					v[i] = x
-					return d.atConstantNorm(t, own, base, func() float64 {
-						require.NoError(t, graph.WriteWeight(own, p.Path, v))
-						return loss()
-					})
-				}
-				diff := (at(w[i]+h) - at(w[i]-h)) / (2 * h)
-				require.NoError(t, graph.WriteWeight(own, p.Path, w))
-				require.InDelta(t, diff, grads[p.Path][i], 1e-8, "%s[%d]", p.Path, i)
-			}
+			differences(t, own, p, grads[p.Path], 1e-8, func(write func()) float64 {
+				return d.atConstantNorm(t, own, base, func() float64 {
+					write()
+					return loss()
+				})
+			})
 		}
 	})
+}
+
+// differences compares the gradient of a parameter with central differences of the loss, at a few of its elements. at is
+// the loss after write has changed the parameter.
+func differences(t *testing.T, own *graph.Store, p *nn.Param, grad []float64, tol float64, at func(write func()) float64) {
+	const h = 1e-6
+	w, err := graph.ReadWeight[float64](own, p.Path)
+	require.NoError(t, err)
+	for i := 0; i < len(w); i += 1 + len(w)/4 {
+		moved := func(by float64) float64 {
+			v := append([]float64(nil), w...)
+			v[i] += by
+			return at(func() { require.NoError(t, graph.WriteWeight(own, p.Path, v)) })
+		}
+		d := (moved(h) - moved(-h)) / (2 * h)
+		require.NoError(t, graph.WriteWeight(own, p.Path, w))
+		require.InDelta(t, d, grad[i], tol, "%s[%d]", p.Path, i)
+	}
 }
 
 // doraOf is the DoRA whose A or B p is, nil for none.

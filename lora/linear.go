@@ -20,6 +20,14 @@ type adapted interface {
 // values reads a parameter.
 type values func(p *nn.Param) ([]float64, error)
 
+// both reads two parameters.
+func (v values) both(p, q *nn.Param) (a, b []float64, err error) {
+	if a, err = v(p); err == nil {
+		b, err = v(q)
+	}
+	return a, b, err
+}
+
 // Linear is a linear layer with an adapter beside it (Hu et al. 2021, equation 3):
 //
 //	y = Base(x) + Scale B A dropout(x)
@@ -74,11 +82,7 @@ func (l *Linear) delta(p *nn.Pass, x graph.E) graph.E {
 
 // fold adds Scale B A to w.
 func (l *Linear) fold(v values, w, _ []float64) error {
-	a, err := v(l.A)
-	if err != nil {
-		return err
-	}
-	b, err := v(l.B)
+	a, b, err := v.both(l.A, l.B)
 	if err != nil {
 		return err
 	}

@@ -189,43 +189,6 @@ func TestRewrittenIsPlain(t *testing.T) {
 	}
 }
 
-// Gradients through an adapter, with dropout on its input, against central differences.
-func TestGradients(t *testing.T) {
-	for _, rate := range []float64{0, .4} {
-		be, m, cfg := golden.Ref[float64](t, 2), smallCross(t), small4("query", "dense")
-		cfg.Dropout, cfg.Rank, cfg.Bias = rate, 2, BiasLoRAOnly
-		a, err := Apply(m, cfg, 4)
-		require.NoError(t, err)
-		shake(a, 2)
-		own, base := golden.Store(t, be, a.Params(), true), golden.Store(t, be, a.Base(), false)
-		pl := bce
-		pl.Dropout = true
-		j := start[float64](t, be, m, pl, smallBatch(), own, base)
-		loss := func() float64 { return j.Result(t, nn.OutLoss, 1)[0] }
-		loss()
-		grads := map[string][]float64{}
-		for _, p := range a.Params() {
-			grads[p.Path] = golden.Grad[float64](t, own, p.Path)
-		}
-		const h = 1e-6
-		for _, p := range a.Params() {
-			w, err := graph.ReadWeight[float64](own, p.Path)
-			require.NoError(t, err)
-			for i := 0; i < len(w); i += 1 + len(w)/4 {
-				at := func(x float64) float64 {
-					v := append([]float64(nil), w...)
-					v[i] = x
-					require.NoError(t, graph.WriteWeight(own, p.Path, v))
-					return loss()
-				}
-				d := (at(w[i]+h) - at(w[i]-h)) / (2 * h)
-				require.InDelta(t, d, grads[p.Path][i], 1e-8, "dropout %v: %s[%d]", rate, p.Path, i)
-			}
-			require.NoError(t, graph.WriteWeight(own, p.Path, w))
-		}
-	}
-}
-
 // Dropout of the adapter's input acts in training passes only.
 func TestDropoutOnlyInTraining(t *testing.T) {
 	be, m, cfg := golden.Ref[float32](t, 2), smallCross(t), small4("query")

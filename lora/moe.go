@@ -158,11 +158,7 @@ func (l *MixtureLinear) fold(v values, w, _ []float64) error {
 		by := map[string]string{RouteToken: "token", RouteSequence: "sequence", RouteDomain: "domain", RouteRank: "token"}[l.x.Router]
 		return fmt.Errorf("module %q chooses among %d experts by %s: no single weight computes the same", l.Path, l.x.Experts, by)
 	}
-	a, err := v(l.A)
-	if err != nil {
-		return err
-	}
-	b, err := v(l.B)
+	a, b, err := v.both(l.A, l.B)
 	if err != nil {
 		return err
 	}

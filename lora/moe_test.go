@@ -124,26 +124,16 @@ func TestMixtureGradients(t *testing.T) {
 				}
 			}
 			require.InDelta(t, total(t, jobs[0]), total(t, jobs[1]), 1e-12)
-			const h = 1e-6
 			for _, p := range a.Params() {
 				require.Less(t, golden.Rel(grads[1][p.Path], grads[0][p.Path]), 1e-11, p.Path)
 				if p.Sign != 0 {
 					require.Greater(t, golden.Rel(grads[0][p.Path], make([]float64, p.Size())), 0., p.Path)
 					continue
 				}
-				w, err := graph.ReadWeight[float64](own, p.Path)
-				require.NoError(t, err)
-				for i := 0; i < len(w); i += 1 + len(w)/4 {
-					at := func(x float64) float64 {
-						v := append([]float64(nil), w...)
-						v[i] = x
-						require.NoError(t, graph.WriteWeight(own, p.Path, v))
-						return total(t, jobs[1])
-					}
-					d := (at(w[i]+h) - at(w[i]-h)) / (2 * h)
-					require.InDelta(t, d, grads[0][p.Path][i], 2e-8, "%s[%d]", p.Path, i)
-				}
-				require.NoError(t, graph.WriteWeight(own, p.Path, w))
+				differences(t, own, p, grads[0][p.Path], 2e-8, func(write func()) float64 {
+					write()
+					return total(t, jobs[1])
+				})
 			}
 		})
 	}

@@ -41,10 +41,7 @@ func Compile(m Model, pl Plan) (*graph.Program, error) {
 	outs := []named{{OutScores, o.Scores}, {OutLogits, o.Logits}, {OutEmbed, o.Embed}}
 	if pl.Objective != nil {
 		// What is not needed for the loss is not computed: scores only are read back.
-		outs = []named{{OutLosses, pl.Objective.Loss(p, o, p.Targets())}, {OutScores, o.Scores}}
-	}
-	if pl.Objective != nil {
-		outs = append(outs, p.extras()...)
+		outs = append([]named{{OutLosses, pl.Objective.Loss(p, o, p.Targets())}, {OutScores, o.Scores}}, p.extras()...)
 	}
 	var edges []graph.E
 	var names []string

@@ -8,8 +8,6 @@ import (
 
 	"rung/checkpoints"
 	"rung/lora"
-	"rung/nn"
-	"rung/nn/device"
 )
 
 // A Part is an adapter of a combination: a directory or "hf:org/name@revision", and its weight.
@@ -93,11 +91,7 @@ func (l *loaded) replaced(ctx context.Context, from, dir string, o Options) erro
 	if l.applied, err = f.Apply(l.model); err != nil {
 		return err
 	}
-	be, err := device.Open(o.Device)
-	if err != nil {
-		return err
-	}
-	st, err := nn.NewStore(be, l.model.Params(), false)
+	st, err := l.store(o)
 	if err != nil {
 		return err
 	}

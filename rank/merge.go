@@ -9,6 +9,7 @@ import (
 	"rung/nn"
 	"rung/nn/arch"
 	"rung/nn/device"
+	"rung/nn/graph"
 )
 
 // Merge writes the model that an adapter and its base are together: a directory of its own, which opens
@@ -31,11 +32,7 @@ func Merge(ctx context.Context, ref, dir string, o Options) error {
 }
 
 func (l *loaded) merge(ctx context.Context, dir string, o Options) error {
-	be, err := device.Open(o.Device)
-	if err != nil {
-		return err
-	}
-	st, err := nn.NewStore(be, l.model.Params(), false)
+	st, err := l.store(o)
 	if err != nil {
 		return err
 	}
@@ -67,6 +64,15 @@ func (l *loaded) merge(ctx context.Context, dir string, o Options) error {
 		}
 		return l.sameScores(ctx, tmp, o)
 	})
+}
+
+// store is the values of the model with its adapter.
+func (l *loaded) store(o Options) (*graph.Store, error) {
+	be, err := device.Open(o.Device)
+	if err != nil {
+		return nil, err
+	}
+	return nn.NewStore(be, l.model.Params(), false)
 }
 
 // sameScores compares a merged directory with the adapter.

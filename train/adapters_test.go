@@ -54,14 +54,7 @@ func TestAdaptersResume(t *testing.T) {
 				m, _ := adaptedTiny(t, ac)
 				r, err := Start(context.Background(), m, loss.BCE{}, d, c)
 				require.NoError(t, err)
-				var steps []Step
-				for s := range r.Steps() {
-					s.Seconds = 0
-					if steps = append(steps, s); len(steps) == stop {
-						break
-					}
-				}
-				require.NoError(t, r.Err())
+				steps := until(t, r, stop)
 				require.NoError(t, r.Close())
 				return steps
 			}

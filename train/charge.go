@@ -123,7 +123,7 @@ func (r *Run) settle(saved bool, mark privacy.Mark, total int) error {
 	again += left - total
 	phases = append(phases, privacy.Phase{Q: v.q, Sigma: v.sigma, Steps: int64(left)})
 	terms := privacy.Terms{Unit: unitWords[p.unit()], Units: int64(v.units), Delta: p.Delta, Clip: p.Clip, Clipping: privacy.FlatClip, Public: []string{"the configuration", "the base model"}}
-	if p.clipping() == clipPerLayer {
+	if p.Clipping == clipPerLayer {
 		terms.Clipping = privacy.LayerClip
 	}
 	if claimed(r.model) {

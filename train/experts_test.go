@@ -48,14 +48,7 @@ func TestMixtureResumes(t *testing.T) {
 			run := func(c Config, stop int) []Step {
 				r, err := Start(context.Background(), newMixture(t, set), loss.BCE{}, d, c)
 				require.NoError(t, err)
-				var steps []Step
-				for s := range r.Steps() {
-					s.Seconds = 0
-					if steps = append(steps, s); len(steps) == stop {
-						break
-					}
-				}
-				require.NoError(t, r.Err())
+				steps := until(t, r, stop)
 				require.NoError(t, r.Close())
 				return steps
 			}

@@ -63,7 +63,7 @@ func (p *Privacy) check(c *Config) error {
 	case p.Noise != 0 && !positive(p.Noise):
 		return fail("noise", "%v, want a positive number", p.Noise)
 	case c.Sampler != nil:
-		return fail("unit", "a sampler of its own (%s) does not go with privacy, which draws by chance alone", c.Sampler.Name())
+		return fmt.Errorf("train: privacy: a sampler of its own (%s) does not go with it: units are drawn by chance alone", c.Sampler.Name())
 	}
 	return nil
 }
@@ -74,14 +74,6 @@ func (p *Privacy) unit() string {
 		return unitQuery
 	}
 	return p.Unit
-}
-
-// clipping is how it is clipped.
-func (p *Privacy) clipping() string {
-	if p.Clipping == "" {
-		return clipFlat
-	}
-	return p.Clipping
 }
 
 // drawn is the data's unit: users are of queries.
@@ -111,7 +103,7 @@ func (p *Privacy) owned(e *data.Encoded) (*data.Encoded, error) {
 }
 
 // refuse finds what couples units, or tells of data what is not accounted for.
-func (p *Privacy) refuse(o nn.Objective, m Model, dev bool, c *Config) error {
+func (p *Privacy) refuse(o nn.Objective, m Model, dev bool) error {
 	if o.Scope() == nn.Batch {
 		return fmt.Errorf("train: privacy: the loss %s compares a unit with others of its batch, so that clipping one does not bound what it changes: use a loss of scope Unit", o.Name())
 	}
@@ -124,12 +116,4 @@ func (p *Privacy) refuse(o nn.Objective, m Model, dev bool, c *Config) error {
 		return fmt.Errorf("train: privacy: evaluations would tell of the dev data: say privacy.dev: public if they need no protection, or leave them out")
 	}
 	return nil
-}
-
-// terms is how many terms the losses of some units sum.
-func (r *Run) terms(units []int) (n int) {
-	for _, u := range units {
-		n += r.obj.Terms(r.train.Units[u].Labels)
-	}
-	return n
 }

@@ -1,14 +1,15 @@
 package train
 
 import (
+	"errors"
 	"fmt"
-	"math"
 
 	"rung/data"
 	"rung/nn"
 	"rung/nn/arch"
 	"rung/nn/backend"
 	"rung/nn/graph"
+	"rung/train/privacy"
 )
 
 // private is what a run with privacy has besides.
@@ -29,7 +30,7 @@ func (r *Run) openPrivate() error {
 	if p == nil {
 		return nil
 	}
-	if err := p.refuse(r.obj, r.model, r.dev != nil, &r.cfg); err != nil {
+	if err := p.refuse(r.obj, r.model, r.dev != nil); err != nil {
 		return err
 	}
 	var err error
@@ -48,7 +49,7 @@ func (r *Run) openPrivate() error {
 	}
 	v.q = v.mean / float64(v.units)
 	if r.cfg.Steps == 0 { // epochs are of as many draws as there are units
-		r.cfg.Steps = int(math.Ceil(float64(r.cfg.Epochs)/v.q - 1e-9))
+		r.cfg.Steps = int(privacy.StepsOf(float64(r.cfg.Epochs), v.q))
 	}
 	r.private, r.sample = v, poisson{v}
 	if err := v.noise(&r.cfg); err != nil {
@@ -66,7 +67,7 @@ func (poisson) Name() string { return "poisson" }
 
 // Epoch draws the batches of an epoch, some of which may be empty. Neither seed nor order matters.
 func (s poisson) Epoch(e *data.Encoded, _ uint64, epoch int) [][]int {
-	per := int(math.Ceil(1 / s.q))
+	per := int(privacy.StepsOf(1, s.q))
 	first := firstUnits(e)
 	batches := make([][]int, per)
 	for i := range batches {
@@ -114,7 +115,7 @@ func (r *Run) privateStep(units []int) (Step, error) {
 			return fail(err)
 		}
 		owners := r.train.Owned(micro)
-		r.weigh(owners)
+		r.weighOwners(owners)
 		if r.traced {
 			r.sizes = backend.Sizes{Count: scalars.Count, Pairs: r.train.Pairs(micro)}
 		}
@@ -136,25 +137,19 @@ func (r *Run) privateStep(units []int) (Step, error) {
 		return fail(err)
 	}
 	if _, err := r.opt.step(&scalars); err != nil {
-		r.torn = true
+		r.torn = !errors.Is(err, ErrNotFinite)
 		return fail(err)
 	}
 	return s, nil
 }
 
-// weigh gives the units of a micro-batch their weights: an owner's loss is the mean of its terms.
-func (r *Run) weigh(owners [][]int) {
+// weighOwners gives the units of a micro-batch their weights: an owner's loss is the mean of its terms.
+func (r *Run) weighOwners(owners [][]int) {
 	weights := graph.Floats[float32](r.run, nn.InWeights)
 	clear(weights)
-	at := 0
 	for _, own := range owners {
-		n := r.terms(own)
-		for _, u := range own {
-			if n > 0 && r.terms([]int{u}) > 0 {
-				weights[at] = 1 / float32(n)
-			}
-			at++
-		}
+		r.weigh(weights, own, r.terms(own))
+		weights = weights[len(own):]
 	}
 }
 

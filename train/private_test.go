@@ -75,7 +75,7 @@ func (j *unitJob) gradients(t testing.TB, units []int) (all [][]float32) {
 	_, err := arch.Feed(j.r.run, j.r.plan.dims, j.r.train, units, &s)
 	require.NoError(t, err)
 	owners := j.r.train.Owned(units)
-	j.r.weigh(owners)
+	j.r.weighOwners(owners)
 	require.NoError(t, j.r.run.Do(context.Background(), &s, false))
 	for o := range owners {
 		var g []float32
@@ -461,4 +461,33 @@ func TestPrivateIsTraining(t *testing.T) {
 			require.Less(t, golden.Rel(got[i], wide(want[i])), 2e-4, paths[i])
 		}
 	}
+}
+
+// The first update of a run is noise of the standard deviation σC/L where σ is large: as much as is told, no more, no less.
+func TestPrivateNoise(t *testing.T) {
+	c := privateConfig(t)
+	c.Epochs, c.Steps, c.Batch, c.Optimizer, c.Momentum, c.LR, c.Schedule, c.Warmup = 0, 1, 6, "sgd", 0, 1, "constant", 0
+	c.KeepBest, c.Privacy.Noise, c.Privacy.Clip = "", 200, .5
+	r := startPrivate(t, c)
+	require.Equal(t, 200., r.Claim().Phases[0].Sigma)
+	before := map[string][]float32{}
+	for _, g := range r.Store().Seg {
+		v, err := graph.ReadWeight[float32](r.Store(), g.Path)
+		require.NoError(t, err)
+		before[g.Path] = v
+	}
+	for range r.Steps() {
+	}
+	require.NoError(t, r.Err())
+	sum, n := 0., 0
+	for _, g := range r.Store().Seg {
+		v, err := graph.ReadWeight[float32](r.Store(), g.Path)
+		require.NoError(t, err)
+		for i, x := range v {
+			z := float64(before[g.Path][i]-x) / (200 * .5 / 6)
+			sum, n = sum+z*z, n+1
+		}
+	}
+	require.NoError(t, r.Close())
+	require.InDelta(t, 1, sum/float64(n), 5*math.Sqrt(2/float64(n))) // five standard deviations: 6e-7
 }

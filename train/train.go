@@ -297,11 +297,7 @@ func (r *Run) step(units []int) (Step, error) {
 		}
 		weights := graph.Floats[float32](r.run, nn.InWeights)
 		clear(weights)
-		for k, u := range micro {
-			if terms > 0 && r.obj.Terms(r.train.Units[u].Labels) > 0 {
-				weights[k] = 1 / float32(terms)
-			}
-		}
+		r.weigh(weights, micro, terms)
 		share := r.setShares(n, all)
 		if err := r.run.Do(r.ctx, &scalars, i > 0); err != nil {
 			return fail(err)
@@ -341,6 +337,23 @@ func (r *Run) step(units []int) (Step, error) {
 	}
 	s.Seconds = time.Since(began).Seconds()
 	return s, nil
+}
+
+// terms is how many terms the losses of some units sum.
+func (r *Run) terms(units []int) (n int) {
+	for _, u := range units {
+		n += r.obj.Terms(r.train.Units[u].Labels)
+	}
+	return n
+}
+
+// weigh gives units the weight of one of so many terms; one that has none weighs 0, as weights are before.
+func (r *Run) weigh(weights []float32, units []int, terms int) {
+	for k, u := range units {
+		if r.obj.Terms(r.train.Units[u].Labels) > 0 {
+			weights[k] = 1 / float32(terms)
+		}
+	}
 }
 
 // advance takes the next step of an epoch and counts it.

@@ -130,10 +130,15 @@ func config(t testing.TB) Config {
 	return c
 }
 
-func all(t testing.TB, r *Run) (steps []Step) {
+func all(t testing.TB, r *Run) (steps []Step) { return until(t, r, 0) }
+
+// until takes so many steps of a run, or with 0 all that are left.
+func until(t testing.TB, r *Run, stop int) (steps []Step) {
 	for s := range r.Steps() {
 		s.Seconds = 0
-		steps = append(steps, s)
+		if steps = append(steps, s); len(steps) == stop {
+			break
+		}
 	}
 	require.NoError(t, r.Err())
 	return steps

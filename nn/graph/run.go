@@ -313,27 +313,31 @@ func ScalarLater[F host.Float](r *Run, name string) (func() (F, error), error) {
 
 // UnitOffset is where the gradient of a weight begins in a unit's row; false: there is none.
 func (r *Run) UnitOffset(path string) (off int, ok bool) {
+	off, _, ok = r.ofUnit(path)
+	return off, ok
+}
+
+// ofUnit is where the gradient of a weight lies in a unit's row.
+func (r *Run) ofUnit(path string) (off, size int, ok bool) {
 	for i, l := range r.p.Leaves[backend.Grad] {
 		if l.Name == path && r.p.PerUnit {
-			return r.bind.Blocks[backend.Grad][i].Off, true
+			return r.bind.Blocks[backend.Grad][i].Off, l.Shape.Size(), true
 		}
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // UnitGradient copies the gradient of one unit for one weight.
 func UnitGradient[F host.Float](r *Run, path string, unit int) ([]F, error) {
-	for i, l := range r.p.Leaves[backend.Grad] {
-		if l.Name == path && r.p.PerUnit {
-			if err := same[F](r.be); err != nil {
-				return nil, err
-			}
-			v := make([]F, l.Shape.Size())
-			off := r.bind.Blocks[backend.Grad][i].Off + unit*r.stride
-			return v, r.units.ReadAt(host.Bytes(v), int64(off)*int64(r.be.Float().Size()))
-		}
+	off, size, ok := r.ofUnit(path)
+	if !ok {
+		return nil, fmt.Errorf("graph: no gradient of %q per unit", path)
 	}
-	return nil, fmt.Errorf("graph: no gradient of %q per unit", path)
+	if err := same[F](r.be); err != nil {
+		return nil, err
+	}
+	v := make([]F, size)
+	return v, r.units.ReadAt(host.Bytes(v), int64(off+unit*r.stride)*int64(r.be.Float().Size()))
 }
 
 // Bytes is the memory that a run of p reserves, but for weights and gradients.

@@ -51,6 +51,9 @@ func check(phases []Phase) error {
 // smallest is the least δ: far below it, float64 has no masses.
 const smallest = 1e-200
 
+// StepsOf is how many steps draw each unit so often on average: epochs/q, rounded up but for what dividing rounds.
+func StepsOf(epochs, q float64) int64 { return int64(math.Ceil(epochs / q * (1 - 1e-12))) }
+
 func checkDelta(delta float64) error {
 	if !(delta >= smallest && delta < 1) {
 		return fmt.Errorf("privacy: δ %g, want a number between 0 and 1 (from %g)", delta, smallest)

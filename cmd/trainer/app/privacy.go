@@ -100,7 +100,7 @@ func (b *budget) values() error {
 		return misuse("privacy: --epochs %g, want more than 0 and at most 1e12 steps", b.epochs)
 	}
 	if has("epochs") {
-		b.steps = int64(math.Ceil(b.epochs / b.q * (1 - 1e-12)))
+		b.steps = privacy.StepsOf(b.epochs, b.q)
 	}
 	return nil
 }
