@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,8 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rung/lora"
+	"rung/nn"
+	"rung/nn/backend"
 	"rung/nn/graph"
 	"rung/nn/loss"
+	"rung/nn/nntest/golden"
 	"rung/train/report"
 )
 
@@ -195,4 +199,27 @@ func TestFrozenA(t *testing.T) {
 		}
 	}
 	require.NoError(t, r.Close())
+}
+
+// A weight that is drawn to zero is not decayed as well; those beside it are, and are not drawn.
+func TestShrunkIsNotDecayed(t *testing.T) {
+	c := Defaults()
+	s := golden.Store(t, workers(t, 1), []*nn.Param{
+		{Path: "a", Dims: []int{16}, Trainable: true},
+		{Path: "w", Dims: []int{16}, Trainable: true, Shrink: .1},
+		{Path: "b", Dims: []int{16}, Trainable: true},
+	}, true)
+	o, err := newOptimizer(&c, s)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, o.close()) }()
+	var did []string
+	for _, call := range o.calls {
+		switch call.Op {
+		case backend.AdamW:
+			did = append(did, fmt.Sprint("decay ", call.F[3]))
+		case backend.Shrink:
+			did = append(did, fmt.Sprint("shrink ", call.F[0]))
+		}
+	}
+	require.Equal(t, []string{"decay 0.01", "decay 0", "shrink 0.1", "decay 0.01"}, did)
 }
