@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"rung/data"
-	"rung/nn"
 	"rung/nn/arch"
 	"rung/nn/backend"
 	"rung/nn/graph"
@@ -141,16 +140,6 @@ func (r *Run) privateStep(units []int) (Step, error) {
 		return fail(err)
 	}
 	return s, nil
-}
-
-// weighOwners gives the units of a micro-batch their weights: an owner's loss is the mean of its terms.
-func (r *Run) weighOwners(owners [][]int) {
-	weights := graph.Floats[float32](r.run, nn.InWeights)
-	clear(weights)
-	for _, own := range owners {
-		r.weigh(weights, own, r.terms(own))
-		weights = weights[len(own):]
-	}
 }
 
 // owners is how many gradients of units are kept apart.

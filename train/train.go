@@ -339,23 +339,6 @@ func (r *Run) step(units []int) (Step, error) {
 	return s, nil
 }
 
-// terms is how many terms the losses of some units sum.
-func (r *Run) terms(units []int) (n int) {
-	for _, u := range units {
-		n += r.obj.Terms(r.train.Units[u].Labels)
-	}
-	return n
-}
-
-// weigh gives units the weight of one of so many terms; one that has none weighs 0, as weights are before.
-func (r *Run) weigh(weights []float32, units []int, terms int) {
-	for k, u := range units {
-		if r.obj.Terms(r.train.Units[u].Labels) > 0 {
-			weights[k] = 1 / float32(terms)
-		}
-	}
-}
-
 // advance takes the next step of an epoch and counts it.
 func (r *Run) advance(batches [][]int) error {
 	if r.pos.Batch >= len(batches) {
