@@ -94,7 +94,14 @@ const (
 	SpreadGrad  // dx (N,D); dy (T,D), offsets. The sum of the rows of a sequence
 	GateMul     // y (R,E·r); h (R,E·r), or (R,r) for all experts, g (R,E); F[0]. y = F[0] g h, 0 where g is, whatever h
 	GateMulGrad // dh like h, dg (R,E); h, g, dy; F[0]
-	Load        // n (E), h (1,1); at (R,k), p (R,C) or dead. How many rows chose each expert, less the mean with I[0] = 1; the mean entropy of p/Σp
+	// Grouped products: those of each row's own experts, of rank r; of the others nothing is read. w is (E·r,C), or with
+	// I[0] = 1 its transpose.
+	GroupNT  // h (R,k·r); x (R,C), w, at (R,k). h_j = w_at[j] x
+	GroupNN  // y (R,C); plus (R,C) or dead, h (R,k·r), w, at. y = plus + Σ_j w_at[j]T h_j
+	GroupTN  // dw like w; h, x, at. dw_e = Σ h_jT x over rows and j with at[j] = e
+	Take     // y (R,k); x (R,E), at (R,k). y_j = x_at[j]
+	TakeGrad // dx (R,E); at, dy (R,k)
+	Load     // n (E), h (1,1); at (R,k), p (R,C) or dead. How many rows chose each expert, less the mean with I[0] = 1; the mean entropy of p/Σp
 	// Balance: what is to be small for experts to be used alike, and its derivative c by any row of x. f is the share
 	// of rows that chose an expert, as I[0] says; no rows: 0.
 	Balance   // s (1,1), c (1,E); x (R,E), at (R,k) or dead; I[0] = Balancing, F[0]
@@ -175,7 +182,7 @@ var opNames = [NumOps]string{
 	"norm", "norm.dx", "norm.dg", "normalize", "normalize.grad", "rowsum", "rowsum.grad", "softmax", "softmax.grad",
 	"attn", "attn.grad", "first", "first.grad", "mean", "mean.grad", "max", "max.grad",
 	"gather", "gather.grad", "pairdot", "pairdot.grad", "pairs", "pairs.grad", "outer",
-	"route", "route.grad", "assign", "spread", "spread.grad", "gatemul", "gatemul.grad", "load", "balance", "broadcast", "zloss", "zloss.grad",
+	"route", "route.grad", "assign", "spread", "spread.grad", "gatemul", "gatemul.grad", "groupnt", "groupnn", "grouptn", "take", "take.grad", "load", "balance", "broadcast", "zloss", "zloss.grad",
 	"bce", "bce.grad", "ce", "ce.grad", "dot", "mulconst", "sumsq", "clip", "adamw", "sgd", "adagrad", "shrink", "signsgd", "rownorm", "cliprows", "sumrows", "host",
 }
 
@@ -189,7 +196,7 @@ func (o Op) String() string {
 // Accumulates reports whether result i of o may be marked Acc.
 func (o Op) Accumulates(i int) bool {
 	switch o {
-	case MatNT, MatNN, MatTN, ColSum, EmbedGrad,
+	case MatNT, MatNN, MatTN, GroupNN, GroupTN, ColSum, EmbedGrad,
 		Unary, UnaryGrad, Add, Sub, Mul, Scale, MulCols, MulColsDG, Fill, Dropout, MulConst,
 		NormDX, NormalizeGrad, RowSum, RowSumGrad, SoftmaxGrad, Pairs, PairsGrad, Outer, BCE, BCEGrad, CEGrad, Dot, SumRows:
 		return i == 0

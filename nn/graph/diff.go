@@ -135,7 +135,9 @@ func (b *Builder) fanIn(gs []E) E {
 				continue
 			}
 		}
-		if to.OK() {
+		if o, ok := g.info().op.(groupOut); to.OK() && ok && !o.plus {
+			g = b.Apply(groupOut{o.group, true}, append(slices.Clone(g.info().in), *to)...)
+		} else if to.OK() {
 			g = b.Add(*to, g)
 		}
 		*to = g

@@ -43,6 +43,29 @@ var experts = []row{
 	{"Spread", func(g *net) graph.E { return g.Tanh(g.Spread(g.seq("x", 4), g.index("offsets"), g.d.T)) }},
 	{"GateMul", func(g *net) graph.E { return g.GateMul(g.tok("h", 6), g.tok("g", 3), 2, -1.5) }},
 	{"GateMul/shared", func(g *net) graph.E { return g.GateMul(g.tok("h", 2), g.tok("g", 3), 2, .7) }},
+	{"GroupIn", func(g *net) graph.E { return g.GroupIn(g.tok("x", 4), g.param("w", 10, 4), chosen(g), 2, false) }},
+	{"GroupIn/transposed", func(g *net) graph.E {
+		return g.GroupIn(g.tok("x", 4), g.param("w", 4, 5), chosen(g), 1, true)
+	}},
+	{"GroupOut", func(g *net) graph.E {
+		return g.GroupOut(g.tok("y", 3), g.tok("h", 4), g.param("w", 10, 3), chosen(g), 2, false)
+	}},
+	{"GroupOut/transposed", func(g *net) graph.E {
+		return g.GroupOut(g.tok("y", 3), g.tok("h", 4), g.param("w", 3, 10), chosen(g), 2, true)
+	}},
+	{"GroupIn/twice", func(g *net) graph.E {
+		x, at := g.tok("x", 4), chosen(g)
+		return g.Add(g.GroupIn(x, g.param("w", 10, 4), at, 2, false), g.GroupIn(x, g.param("v", 4, 10), at, 2, true))
+	}},
+	{"Take", func(g *net) graph.E { return g.Take(g.tok("x", 5), chosen(g)) }},
+	{"Take/of first rows", func(g *net) graph.E {
+		x := g.tok("x", 4)
+		r := g.Route(g.Linear(x, g.param("r", 3, 4), none()), none(), 2, backend.RouteSoftmax, 1)
+		h := g.GroupIn(x, g.param("a", 6, 4), r.Chosen, 2, false)
+		h = g.GateMul(h, g.Take(r.Gates, r.Chosen), 2, .5)
+		y := g.GroupOut(g.Linear(x, g.param("w", 4, 4), none()), h, g.param("u", 4, 6), r.Chosen, 2, true)
+		return g.First(y, g.index("offsets"))
+	}},
 	{"Balance/all", balanced(backend.BalanceAll)},
 	{"Balance/first", balanced(backend.BalanceFirst)},
 	{"Balance/variation", balanced(backend.BalanceCV)},
@@ -51,6 +74,11 @@ var experts = []row{
 		n, _ := g.Load(g.Route(g.tok("z", 5), none(), 2, backend.RouteSoftmax, 1))
 		return g.Mul(g.Scale(n, .1), g.param("v", 1, 5))
 	}},
+}
+
+// chosen is two of five experts for each token.
+func chosen(g *net) graph.E {
+	return g.Route(g.tok("z", 5), none(), 2, backend.RouteSoftmax, 1).Chosen
 }
 
 func balanced(how int) func(g *net) graph.E {
@@ -98,6 +126,24 @@ func TestRouteErrors(t *testing.T) {
 		},
 		"graph: gatemul[T[5 4] T[5 3]]: want h of 2 columns, for each expert or for all, and gates": func(b *graph.Builder) {
 			b.GateMul(b.Input("h", graph.Rows(backend.Tok, 5, 4)), b.Input("g", graph.Rows(backend.Tok, 5, 3)), 2, 1)
+		},
+		"graph: group[T[5 4] [10 4] T[6 2]]: want rows and their choice of experts, and a weight of all experts": func(b *graph.Builder) {
+			b.GroupIn(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Param("w", 10, 4), b.Input("at", graph.Rows(backend.Tok, 6, 2)), 2, false)
+		},
+		"graph: group[T[5 4] [10 4] T[5 2]]: want experts of rank 3, have 10 rows for all": func(b *graph.Builder) {
+			b.GroupIn(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Param("w", 10, 4), b.Input("at", graph.Rows(backend.Tok, 5, 2)), 3, false)
+		},
+		"graph: group[T[5 4] [10 4] T[5 2]]: want rows of 10": func(b *graph.Builder) {
+			b.GroupIn(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Param("w", 10, 4), b.Input("at", graph.Rows(backend.Tok, 5, 2)), 2, true)
+		},
+		"graph: group.sum[T[5 3] [10 4] T[5 2] T[5 4]]: want rank 2 for each of 2 chosen experts": func(b *graph.Builder) {
+			b.GroupOut(b.Input("y", graph.Rows(backend.Tok, 5, 4)), b.Input("h", graph.Rows(backend.Tok, 5, 3)), b.Param("w", 10, 4), b.Input("at", graph.Rows(backend.Tok, 5, 2)), 2, false)
+		},
+		"graph: group.sum[T[5 4] [10 4] T[5 2] T[5 3]]: want T[5 4] to add to": func(b *graph.Builder) {
+			b.GroupOut(b.Input("y", graph.Rows(backend.Tok, 5, 3)), b.Input("h", graph.Rows(backend.Tok, 5, 4)), b.Param("w", 10, 4), b.Input("at", graph.Rows(backend.Tok, 5, 2)), 2, false)
+		},
+		"graph: take[T[5 4] T[6 2]]: want x (R,E) and the choice (R,k)": func(b *graph.Builder) {
+			b.Take(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Input("at", graph.Rows(backend.Tok, 6, 2)))
 		},
 		"graph: assign: want ids to be an index, have T[5 4] of floats": func(b *graph.Builder) {
 			b.Assign(b.Input("h", graph.Rows(backend.Tok, 5, 4)), 3, 0)

@@ -116,11 +116,11 @@ func bounds(n int, axis backend.Axis) []int32 {
 
 // reduces says which operations sum rows into a weight's gradient, and so can keep units apart.
 func reduces(op backend.Op) bool {
-	return slices.Contains([]backend.Op{backend.EmbedGrad, backend.MatTN, backend.ColSum, backend.MulColsDG, backend.NormDG}, op)
+	return slices.Contains([]backend.Op{backend.EmbedGrad, backend.MatTN, backend.GroupTN, backend.ColSum, backend.MulColsDG, backend.NormDG}, op)
 }
 
 func isGrad(op backend.Op) bool {
-	return strings.HasSuffix(op.String(), ".grad") || slices.Contains([]backend.Op{backend.MatNN, backend.MatTN, backend.ColSum, backend.MulColsDG, backend.NormDX, backend.NormDG}, op)
+	return strings.HasSuffix(op.String(), ".grad") || slices.Contains([]backend.Op{backend.MatNN, backend.MatTN, backend.GroupTN, backend.ColSum, backend.MulColsDG, backend.NormDX, backend.NormDG}, op)
 }
 
 // dims is the numbers of rows and columns that calls are made of: 1, odd ones, one past usual tiles.

@@ -60,7 +60,7 @@ const (
 
 // table is the rows by operation. Host, which is no kernel, has none.
 func table() (t [backend.NumOps]row) {
-	for _, rows := range [][]row{linearRows(), elementRows(), normRows(), reduceRows(), attnRows(), poolRows(), candidateRows(), moeRows(), lossRows(), updateRows(), clipRows()} {
+	for _, rows := range [][]row{linearRows(), elementRows(), normRows(), reduceRows(), attnRows(), poolRows(), candidateRows(), moeRows(), groupRows(), lossRows(), updateRows(), clipRows()} {
 		for _, r := range rows {
 			t[r.op] = r
 		}
