@@ -126,6 +126,38 @@ struct mul_sums {
 	int acc;
 };
 
+// Rows by the weights of the experts that they choose: see group.h. h (rows,k·rank), w (experts·rank,cols).
+struct group {
+	const float *x, *w, *at, *plus; // plus may be null
+	float *h, *y;                   // y null: h is the result, of x; else y is, of h
+	void *scratch;
+	long rows, cols, k, rank, experts, ldx, ldw, ldat, ldplus, ldh, ldy;
+	int acc;
+};
+
+struct group_sort {
+	const float *at;
+	int32_t *start, *order; // (experts+1), (rows·k)
+	long rows, k, experts, ldat;
+};
+
+// Columns col to end of what slots of rows from to to add to the gradient of an expert's weight, whose rows are ldq
+// and whose columns are ldc floats apart.
+struct group_tn {
+	const float *h, *x;
+	const int32_t *start, *order;
+	float *dw;
+	long expert, k, rank, from, to, col, end, ldh, ldx, ldq, ldc;
+	int acc;
+};
+
+// y (cols,rows) is the transpose of x (rows,cols).
+struct transpose {
+	float *y;
+	const float *x;
+	long rows, cols, ldx;
+};
+
 struct embed {
 	float *y;
 	const float *word, *position, *type; // type may be null
@@ -203,7 +235,7 @@ enum { PAGE_BITS = 10 }; // elements of a page of account
 	F(mat) F(mat_tn) F(pack) F(add_parts) F(attn) F(attn_grad)     \
 	F(elements) F(dropout) F(norm) F(norm_dx) F(column_sums)       \
 	F(embed) F(embed_grad) F(sum_rows) F(max_rows) F(max_grad) F(adamw) F(sgd) F(squares) \
-	F(mul_cols) F(mul_sums) F(shrink)
+	F(mul_cols) F(mul_sums) F(shrink) F(group) F(group_sort) F(group_tn) F(transpose)
 
 #define VERSION(name, isa) void name##_##isa(const struct name *);
 #define DECLARE(name) VERSIONS(VERSION, name)

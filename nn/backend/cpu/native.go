@@ -52,6 +52,7 @@ func install(p *host.Pool, t *host.Kernels[float32], name string) error {
 	s.installElements(t)
 	s.installRows(t)
 	s.installUpdates(t)
+	s.installGroups(t)
 	return p.Engage(hire)
 }
 
