@@ -14,9 +14,9 @@ import (
 //
 //	y = Base(x) + Scale Σ_e g_e B_e A_e dropout(x)
 //
-// The gates g (rows,E) are 0 for all experts but those that are chosen for a row. A (E·R,in) and B (out,E·R) are those of
-// all experts side by side, so that the sum is two matmuls with the gates between them; none is left out, whatever the
-// load. With one A for all it is (R,in) (Tian et al. 2024, HydraLoRA). With RouteRank the experts are the R ranks of one
+// The gates g (rows,E) are 0 for all experts but those that are chosen for a row; none is left out, whatever the load.
+// A (E·R,in) and B (out,E·R) are those of all experts side by side. The sum is two matmuls with the gates between them:
+// grouped by experts, or where these are few of all of them. With one A for all it is (R,in) (Tian et al. 2024, HydraLoRA). With RouteRank the experts are the R ranks of one
 // adapter, E = R (SMoRA).
 type MixtureLinear struct {
 	Path    string // of the module
@@ -81,19 +81,36 @@ func (l *MixtureLinear) own() []*nn.Param {
 
 // Forward applies the layer to rows x. It tells the pass what balances the router, and how the experts are used.
 func (l *MixtureLinear) Forward(p *nn.Pass, x graph.E) graph.E {
-	y := l.Base.Forward(p, x)                                                                // (rows,out)
-	h := p.Linear(p.Dropout(x, l.Dropout, l.Path+".lora_dropout"), p.Weight(l.A), graph.E{}) // (rows,E·R) or (rows,R)
-	m := p.GateMul(h, l.gates(p, x), l.rank, l.Scale)                                        // (rows,E·R)
-	return p.Add(y, p.Linear(m, p.Weight(l.B), graph.E{}))
+	y := l.Base.Forward(p, x) // (rows,out)
+	gates, chosen := l.gates(p, x)
+	x = p.Dropout(x, l.Dropout, l.Path+".lora_dropout")
+	a, b := p.Weight(l.A), p.Weight(l.B)
+	if !l.grouped(chosen.Shape().Cols()) {
+		h := p.Linear(x, a, graph.E{})            // (rows,E·R) or (rows,R)
+		m := p.GateMul(h, gates, l.rank, l.Scale) // (rows,E·R)
+		return p.Add(y, p.Linear(m, b, graph.E{}))
+	}
+	var h graph.E // (rows,k·R) or (rows,R)
+	if l.x.SharedA {
+		h = p.Linear(x, a, graph.E{})
+	} else {
+		h = p.GroupIn(x, a, chosen, l.rank, false)
+	}
+	m := p.GateMul(h, p.Take(gates, chosen), l.rank, l.Scale) // (rows,k·R)
+	return p.GroupOut(y, m, b, chosen, l.rank, true)
 }
 
-// gates are (rows,E).
-func (l *MixtureLinear) gates(p *nn.Pass, x graph.E) graph.E {
+// grouped reports that rows meet only the k experts that they go to. Few experts are faster side by side, as one dense
+// matmul with most of its columns gated to 0; so are ranks as experts.
+func (l *MixtureLinear) grouped(k int) bool { return l.x.Router != RouteRank && l.x.Experts >= 4*k }
+
+// gates are (rows,E), and the experts that rows go to (rows,k).
+func (l *MixtureLinear) gates(p *nn.Pass, x graph.E) (gates, chosen graph.E) {
 	axis := x.Shape().Axis
 	if l.x.Router == RouteDomain {
 		r := p.Assign(p.Domain(axis), l.x.Experts, l.x.SharedExperts)
 		l.report(p, r)
-		return r.Gates
+		return r.Gates, r.Chosen
 	}
 	pooled := l.x.Router == RouteSequence && axis == backend.Tok
 	if pooled {
@@ -112,9 +129,9 @@ func (l *MixtureLinear) gates(p *nn.Pass, x graph.E) graph.E {
 	l.balance(p, z, r, axis)
 	l.report(p, r)
 	if pooled {
-		return p.Spread(r.Gates, p.Offsets, p.Dims.T)
+		return p.Spread(r.Gates, p.Offsets, p.Dims.T), p.Spread(r.Chosen, p.Offsets, p.Dims.T)
 	}
-	return r.Gates
+	return r.Gates, r.Chosen
 }
 
 // balance adds what keeps the router even to the loss.

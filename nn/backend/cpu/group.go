@@ -28,7 +28,7 @@ func (s isa) grouped(w, at int, run func(a *args, lo, hi int)) host.Kernel[float
 	rows := func(a *args) int { return max(1, groupSlots/a.In[at].Cols) }
 	part := func(a *args) int {
 		n := rows(a)
-		return up(4*(backend.MaxExperts+1+n*a.In[at].Cols)+n, 64)
+		return up(4*(backend.MaxExperts+1+2*n*a.In[at].Cols)+n, 64)
 	}
 	return host.Kernel[float32]{
 		Scratch: func(a *args) int { return a.Workers * part(a) },
@@ -91,15 +91,12 @@ func (s isa) groupNN(a *args, lo, hi int) {
 	})
 }
 
-// groupCols is how many columns of an expert's gradient are a piece, unless units are kept apart.
-const groupCols = 64
-
 // groupTN sorts all rows by experts, then sums by expert, columns and unit.
 func (s isa) groupTN() host.Kernel[float32] {
 	type shape struct{ k, rank, experts, tiles int }
 	of := func(a *args) shape {
 		k := a.In[2].Cols
-		g := shape{k: k, rank: a.In[0].Cols / k, tiles: ceil(a.In[1].Cols, groupCols)}
+		g := shape{k: k, rank: a.In[0].Cols / k, tiles: ceil(a.In[1].Cols, C.GROUP_COLS)}
 		g.experts = a.Out[0].Rows
 		if a.I[0] == 1 {
 			g.experts = a.Out[0].Cols
@@ -107,12 +104,15 @@ func (s isa) groupTN() host.Kernel[float32] {
 		g.experts /= g.rank
 		return g
 	}
-	lists := func(a *args) (start, order *C.int32_t) {
-		x := host.Elements[int32](a.Scratch)
-		return (*C.int32_t)(&x[0]), (*C.int32_t)(&x[backend.MaxExperts+1])
+	sums := func(a *args) int { return up(of(a).rank*C.GROUP_COLS, 16) } // elements of a worker's scratch
+	lists := func(a *args) (start *C.int32_t, order *C.struct_slot) {
+		x := host.Elements[int32](a.Scratch)[a.Workers*sums(a):]
+		return (*C.int32_t)(&x[0]), (*C.struct_slot)(unsafe.Pointer(&x[backend.MaxExperts+1]))
 	}
 	return host.Kernel[float32]{
-		Scratch: func(a *args) int { return 4 * (backend.MaxExperts + 2 + a.In[2].Rows*a.In[2].Cols) },
+		Scratch: func(a *args) int {
+			return 4 * (a.Workers*sums(a) + backend.MaxExperts + 1 + 2*a.In[2].Rows*a.In[2].Cols)
+		},
 		Phases: []host.Phase[float32]{
 			{
 				N: func(*args) int { return 1 },
@@ -130,6 +130,7 @@ func (s isa) groupTN() host.Kernel[float32] {
 					seg := a.Segments(0, a.In[0].Axis, a.Src[0].Rows)
 					return of(a).experts * of(a).tiles * seg.N
 				},
+				Part: func(a *args) int { return 4 * sums(a) },
 				Record: func(a *args, lo, hi int) {
 					g, h, x := of(a), a.Src[0], a.Src[1]
 					seg := a.Segments(0, a.In[0].Axis, h.Rows)
@@ -141,10 +142,10 @@ func (s isa) groupTN() host.Kernel[float32] {
 						if a.I[0] == 1 {
 							ldq, ldc = 1, dw.Ld
 						}
-						task(s, a, C.RUNG_TASK_group_tn, &C.struct_group_tn{
+						taskAt(s, a, C.RUNG_TASK_group_tn, unsafe.Offsetof(C.struct_group_tn{}.sums), &C.struct_group_tn{
 							h: at0(h), x: at0(x), start: start, order: order, dw: at0(dw),
-							expert: C.long(e), k: C.long(g.k), rank: C.long(g.rank), from: C.long(from), to: C.long(to),
-							col: C.long(tile * groupCols), end: C.long(min((tile+1)*groupCols, x.Cols)),
+							expert: C.long(e), rank: C.long(g.rank), from: C.long(from), to: C.long(to),
+							col: C.long(tile * C.GROUP_COLS), end: C.long(min((tile+1)*C.GROUP_COLS, x.Cols)),
 							ldh: C.long(h.Ld), ldx: C.long(x.Ld), ldq: C.long(ldq), ldc: C.long(ldc), acc: flag(a.Out[0].Acc),
 						})
 					}

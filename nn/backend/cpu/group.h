@@ -2,15 +2,15 @@
 // rank of them for each expert. The rows of a piece are taken in the order of experts, so that an expert's weight stays in the
 // first cache while its rows go by. What a row gets is one chain of sums, whoever comes beside it.
 
-// sort lists the slots (row times k and choice) of each expert: those of e are order[start[e]] to order[start[e+1]-1],
-// ascending.
-static void sort_slots(const float *at, long ldat, long rows, long k, long experts, int32_t *start, int32_t *order) {
+// sort_slots lists the rows of each expert, and which of a row's choices it is: those of e are order[start[e]] to
+// order[start[e+1]-1], rows ascending.
+static void sort_slots(const float *at, long ldat, long rows, long k, long experts, int32_t *start, struct slot *order) {
 	for (long e = 0; e <= experts; e++) start[e] = 0;
 	for (long i = 0; i < rows; i++)
 		for (long j = 0; j < k; j++) start[(long)at[i * ldat + j] + 1]++;
 	for (long e = 0; e < experts; e++) start[e + 1] += start[e];
 	for (long i = 0; i < rows; i++)
-		for (long j = 0; j < k; j++) order[start[(long)at[i * ldat + j]]++] = (int32_t)(i * k + j);
+		for (long j = 0; j < k; j++) order[start[(long)at[i * ldat + j]]++] = (struct slot){(int32_t)i, (int32_t)j};
 	for (long e = experts; e > 0; e--) start[e] = start[e - 1];
 	start[0] = 0;
 }
@@ -47,15 +47,16 @@ INLINE void inner(const long n, const float *x0, const float *x1, const float *c
 }
 
 static void group_nt(const struct group *g) {
-	int32_t *start = (int32_t *)g->scratch, *order = start + g->experts + 1;
+	int32_t *start = (int32_t *)g->scratch;
+	struct slot *order = (struct slot *)(start + g->experts + 1);
 	sort_slots(g->at, g->ldat, g->rows, g->k, g->experts, start, order);
-	long r = g->rank, k = g->k;
+	long r = g->rank;
 	for (long e = 0; e < g->experts; e++) {
 		const float *w = g->w + e * r * g->ldw;
 		for (long s = start[e]; s < start[e + 1]; s += 2) {
-			long p = order[s], q = order[s + 1 < start[e + 1] ? s + 1 : s]; // an odd one is computed twice
-			const float *x0 = g->x + p / k * g->ldx, *x1 = g->x + q / k * g->ldx;
-			float *h0 = g->h + p / k * g->ldh + p % k * r, *h1 = g->h + q / k * g->ldh + q % k * r;
+			struct slot p = order[s], q = order[s + 1 < start[e + 1] ? s + 1 : s]; // an odd one is computed twice
+			const float *x0 = g->x + p.row * g->ldx, *x1 = g->x + q.row * g->ldx;
+			float *h0 = g->h + p.row * g->ldh + p.choice * r, *h1 = g->h + q.row * g->ldh + q.choice * r;
 			for (long i = 0; i < r; i += 4) {
 				const float *rows[4];
 				for (int l = 0; l < 4; l++) rows[l] = w + least(i + l, r - 1) * g->ldw;
@@ -93,10 +94,11 @@ INLINE void outer(const int n, float *y0, float *y1, const float *f0, const floa
 }
 
 static void group_nn(const struct group *g) {
-	int32_t *start = (int32_t *)g->scratch, *order = start + g->experts + 1;
+	int32_t *start = (int32_t *)g->scratch;
+	struct slot *order = (struct slot *)(start + g->experts + 1);
 	uint8_t *seen = (uint8_t *)(order + g->rows * g->k); // rows that have been begun
 	sort_slots(g->at, g->ldat, g->rows, g->k, g->experts, start, order);
-	long r = g->rank, k = g->k, cols = g->cols;
+	long r = g->rank, cols = g->cols;
 	for (long i = 0; i < g->rows; i++) {
 		float *y = g->y + i * g->ldy;
 		seen[i] = g->acc;
@@ -106,8 +108,9 @@ static void group_nn(const struct group *g) {
 	for (long e = 0; e < g->experts; e++) {
 		const float *w = g->w + e * r * g->ldw;
 		for (long s = start[e]; s < start[e + 1]; s += 2) {
-			long p = order[s], q = order[s + 1 < start[e + 1] ? s + 1 : s], i = p / k, j = q / k;
-			const float *h0 = g->h + i * g->ldh + p % k * r, *h1 = g->h + j * g->ldh + q % k * r;
+			struct slot p = order[s], q = order[s + 1 < start[e + 1] ? s + 1 : s];
+			long i = p.row, j = q.row;
+			const float *h0 = g->h + i * g->ldh + p.choice * r, *h1 = g->h + j * g->ldh + q.choice * r;
 			float *y0 = g->y + i * g->ldy, *y1 = g->y + j * g->ldy;
 			const float *f0 = seen[i] ? y0 : g->plus ? g->plus + i * g->ldplus : 0;
 			const float *f1 = seen[j] ? y1 : g->plus ? g->plus + j * g->ldplus : 0;
@@ -132,14 +135,13 @@ enum { GQ = 8, GV = 2 }; // a block of a weight's gradient: rows, vectors
 enum { GQ = 4, GV = 2 };
 #endif
 
-// Rows q on and vectors of a gradient: the sum over slots of h_q x.
-INLINE void sums(const int m, const int n, const struct group_tn *g, const int32_t *slots, long count, long q, long c, long cut) {
+// A block of m rows and n vectors of a gradient, which begins at sum: what some slots add, h by x.
+INLINE void sums(const int m, const int n, const struct group_tn *g, const struct slot *slots, long count, long q, long c, long cut, float *sum, int first) {
 	vf acc[GQ][GV];
 	UNROLL(8) for (int i = 0; i < m; i++)
-		UNROLL(2) for (int v = 0; v < n; v++) acc[i][v] = vzero();
+		UNROLL(2) for (int v = 0; v < n; v++) acc[i][v] = first ? vzero() : vload(sum + i * GROUP_COLS + v * VL);
 	for (long s = 0; s < count; s++) {
-		long row = slots[s] / g->k;
-		const float *x = g->x + row * g->ldx + c, *h = g->h + row * g->ldh + slots[s] % g->k * g->rank + q;
+		const float *x = g->x + slots[s].row * g->ldx + c, *h = g->h + slots[s].row * g->ldh + slots[s].choice * g->rank + q;
 		vf u[GV];
 		UNROLL(2) for (int v = 0; v < n; v++) u[v] = vloadn(x + v * VL, v == n - 1 ? cut : VL);
 		UNROLL(8) for (int i = 0; i < m; i++) {
@@ -147,44 +149,25 @@ INLINE void sums(const int m, const int n, const struct group_tn *g, const int32
 			UNROLL(2) for (int v = 0; v < n; v++) acc[i][v] = vfma(t, u[v], acc[i][v]);
 		}
 	}
-	float *dw = g->dw + (g->expert * g->rank + q) * g->ldq + c * g->ldc;
-	if (g->ldc == 1) {
-		UNROLL(8) for (int i = 0; i < m; i++)
-			UNROLL(2) for (int v = 0; v < n; v++) {
-				float *y = dw + i * g->ldq + v * VL;
-				long w = v == n - 1 ? cut : VL;
-				vstoren(y, g->acc ? vadd(vloadn(y, w), acc[i][v]) : acc[i][v], w);
-			}
-		return;
-	}
-	float t[GQ][GV * VL];
 	UNROLL(8) for (int i = 0; i < m; i++)
-		UNROLL(2) for (int v = 0; v < n; v++) vstore(&t[i][v * VL], acc[i][v]);
-	for (long j = 0; j < (n - 1) * VL + cut; j++)
-		for (int i = 0; i < m; i++) {
-			float *y = dw + i * g->ldq + j * g->ldc;
-			*y = g->acc ? *y + t[i][j] : t[i][j];
-		}
+		UNROLL(2) for (int v = 0; v < n; v++) vstore(sum + i * GROUP_COLS + v * VL, acc[i][v]);
 }
 
-// first is the first of n ascending slots that is not below s.
-static inline long first(const int32_t *slots, long n, long s) {
+// since is the first of n slots that is of row or a later one.
+static long since(const struct slot *slots, long n, long row) {
 	long lo = 0;
 	while (lo < n) {
 		long mid = (lo + n) / 2;
-		if (slots[mid] < s) lo = mid + 1;
+		if (slots[mid].row < row) lo = mid + 1;
 		else n = mid;
 	}
 	return lo;
 }
 
-#define SUMS(M, N) sums(M, N, g, slots, count, q, c, cut)
+#define SUMS(M, N) sums(M, N, g, slots, count, q, c, cut, g->sums + q * GROUP_COLS + c - g->col, first)
 
-void FN(group_tn)(const struct group_tn *g) {
-	const int32_t *slots = g->order + g->start[g->expert];
-	long all = g->start[g->expert + 1] - g->start[g->expert];
-	long from = first(slots, all, g->from * g->k), count = first(slots, all, g->to * g->k) - from;
-	slots += from;
+// group_block adds what count slots do to all of g->sums.
+static void group_block(const struct group_tn *g, const struct slot *slots, long count, int first) {
 	for (long c = g->col; c < g->end;) {
 		long wide = g->end - c > VL ? GV : 1, cut = least(VL, g->end - c - (wide - 1) * VL);
 		for (long q = 0; q < g->rank;) {
@@ -202,4 +185,25 @@ void FN(group_tn)(const struct group_tn *g) {
 		}
 		c += wide * VL;
 	}
+}
+
+enum { GROUP_SLOTS = 64 }; // whose columns stay in the first cache
+
+void FN(group_tn)(const struct group_tn *g) {
+	const struct slot *slots = g->order + g->start[g->expert];
+	long all = g->start[g->expert + 1] - g->start[g->expert], s = since(slots, all, g->from), end = since(slots, all, g->to), n = g->end - g->col;
+	if (s == end) group_block(g, slots, 0, 1);
+	for (int first = 1; s < end; s += GROUP_SLOTS, first = 0) group_block(g, slots + s, least(GROUP_SLOTS, end - s), first);
+	float *dw = g->dw + g->expert * g->rank * g->ldq + g->col * g->ldc;
+	for (long q = 0; q < g->rank && g->ldc == 1; q++)
+		for (long c = 0; c < n; c += VL) {
+			float *y = dw + q * g->ldq + c;
+			vf v = vload(g->sums + q * GROUP_COLS + c);
+			vstoren(y, g->acc ? vadd(vloadn(y, n - c), v) : v, n - c);
+		}
+	for (long c = 0; c < n && g->ldc != 1; c++)
+		for (long q = 0; q < g->rank; q++) {
+			float *y = dw + q * g->ldq + c * g->ldc, v = g->sums[q * GROUP_COLS + c];
+			*y = g->acc ? *y + v : v;
+		}
 }

@@ -135,19 +135,28 @@ struct group {
 	int acc;
 };
 
+// A row, and which of its choices.
+struct slot {
+	int32_t row, choice;
+};
+
 struct group_sort {
 	const float *at;
-	int32_t *start, *order; // (experts+1), (rows·k)
+	int32_t *start;     // (experts+1)
+	struct slot *order; // (rows·k)
 	long rows, k, experts, ldat;
 };
 
-// Columns col to end of what slots of rows from to to add to the gradient of an expert's weight, whose rows are ldq
+enum { GROUP_COLS = 64 }; // of a piece of such a gradient
+
+// Columns col to end of what slots of rows from up to to add to the gradient of an expert's weight, whose rows are ldq
 // and whose columns are ldc floats apart.
 struct group_tn {
 	const float *h, *x;
-	const int32_t *start, *order;
-	float *dw;
-	long expert, k, rank, from, to, col, end, ldh, ldx, ldq, ldc;
+	const int32_t *start;
+	const struct slot *order;
+	float *dw, *sums; // sums (rank,GROUP_COLS) is scratch
+	long expert, rank, from, to, col, end, ldh, ldx, ldq, ldc;
 	int acc;
 };
 
