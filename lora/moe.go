@@ -27,10 +27,15 @@ type MixtureLinear struct {
 	Scale   float64
 	Dropout float64
 
-	x     Experts
-	rank  int     // of an expert
-	share float64 // of the layer in the mean over layers
+	x       Experts
+	rank    int     // of an expert
+	share   float64 // of the layer in the mean over layers
+	grouped bool    // rows meet only the experts that they go to
 }
+
+// few is how many times the experts that a row goes to there may be for all of them to be computed: side by side they are one
+// dense matmul, most of whose columns are gated to 0.
+const few = 4
 
 // newMixture puts experts beside base. A and the router are drawn as a plain adapter's A is.
 func newMixture(path string, base *nn.Linear, rank int, c *Config, scale float64, seed uint64) *MixtureLinear {
@@ -51,6 +56,11 @@ func newMixture(path string, base *nn.Linear, rank int, c *Config, scale float64
 	if x.SharedA {
 		rows = rank
 	}
+	k := x.TopK
+	if x.Router == RouteDomain {
+		k = 1 + x.SharedExperts
+	}
+	l.grouped = x.Router != RouteRank && x.Experts >= few*k
 	l.A, l.B = uniform(param("A.weight", rows, base.In())), param("B.weight", base.Out(), l.x.Experts*l.rank)
 	if x.Router != RouteDomain {
 		l.Router = uniform(param("router.weight", logits, base.In()))
@@ -85,7 +95,7 @@ func (l *MixtureLinear) Forward(p *nn.Pass, x graph.E) graph.E {
 	gates, chosen := l.gates(p, x)
 	x = p.Dropout(x, l.Dropout, l.Path+".lora_dropout")
 	a, b := p.Weight(l.A), p.Weight(l.B)
-	if !l.grouped(chosen.Shape().Cols()) {
+	if !l.grouped {
 		h := p.Linear(x, a, graph.E{})            // (rows,E·R) or (rows,R)
 		m := p.GateMul(h, gates, l.rank, l.Scale) // (rows,E·R)
 		return p.Add(y, p.Linear(m, b, graph.E{}))
@@ -99,10 +109,6 @@ func (l *MixtureLinear) Forward(p *nn.Pass, x graph.E) graph.E {
 	m := p.GateMul(h, p.Take(gates, chosen), l.rank, l.Scale) // (rows,k·R)
 	return p.GroupOut(y, m, b, chosen, l.rank, true)
 }
-
-// grouped reports that rows meet only the k experts that they go to. Few experts are faster side by side, as one dense
-// matmul with most of its columns gated to 0; so are ranks as experts.
-func (l *MixtureLinear) grouped(k int) bool { return l.x.Router != RouteRank && l.x.Experts >= 4*k }
 
 // gates are (rows,E), and the experts that rows go to (rows,k).
 func (l *MixtureLinear) gates(p *nn.Pass, x graph.E) (gates, chosen graph.E) {

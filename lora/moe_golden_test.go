@@ -51,13 +51,14 @@ type moeCase[F host.Float] struct {
 	weight float64 // of the score
 }
 
-func startCase[F host.Float](t *testing.T, in *checkpoints.File, router string, cfg Config, rows int, weight float64) *moeCase[F] {
+func startCase[F host.Float](t *testing.T, in *checkpoints.File, router string, cfg Config, rows int, weight float64, grouped bool) *moeCase[F] {
 	t.Helper()
 	dims := func(name string) []int { x, err := in.Tensor(name); require.NoError(t, err); return x.Shape }
 	w := dims("in.W")
 	base := nn.NewLinear("l", w[1], w[0], slices.Contains(in.Names(), "in.bias"))
 	require.NoError(t, cfg.check())
 	l := newMixture("l", base, cfg.Rank, &cfg, cfg.scale(cfg.Rank, cfg.Alpha), 1)
+	l.grouped = grouped
 	m := oneLayer{l, &nn.Param{Path: "x", Dims: []int{w[1], dims("in.x")[0]}, Trainable: true}}
 	for _, p := range m.Params() {
 		p.Init = nil
@@ -188,8 +189,10 @@ func TestGoldenMixture(t *testing.T) {
 				cfg.Rank, cfg.Alpha, cfg.Mixture.Experts = 3, 6, 4
 				set(&cfg.Mixture)
 				c := info[name]
-				startCase[float64](t, in, "in.router", cfg, rows, 1).compare(t, part+".y", name+".grad.", c.Task, c.Coef*c.Aux, 1e-12)
-				startCase[float32](t, in, "in.router", cfg, rows, 1).compare(t, part+".y", name+".grad.", c.Task, c.Coef*c.Aux, 1e-5)
+				for _, grouped := range []bool{false, true} {
+					startCase[float64](t, in, "in.router", cfg, rows, 1, grouped).compare(t, part+".y", name+".grad.", c.Task, c.Coef*c.Aux, 1e-12)
+					startCase[float32](t, in, "in.router", cfg, rows, 1, grouped).compare(t, part+".y", name+".grad.", c.Task, c.Coef*c.Aux, 1e-5)
+				}
 			})
 		}
 	}
@@ -211,8 +214,8 @@ func TestGoldenRanks(t *testing.T) {
 			cfg := MixtureDefaults()
 			cfg.Rank, cfg.Alpha = 8, c.Alpha
 			cfg.Mixture = Experts{Experts: 1, TopK: c.K, Router: RouteRank, Balance: BalanceBias, BiasRate: c.Rate, Partition: c.Partition}
-			startCase[float32](t, in, part+".in.router", cfg, 12, 12).compare(t, part+".y", part+".grad.", c.Loss, 0, 1e-5)
-			x := startCase[float64](t, in, part+".in.router", cfg, 12, 12)
+			startCase[float32](t, in, part+".in.router", cfg, 12, 12, false).compare(t, part+".y", part+".grad.", c.Loss, 0, 1e-5)
+			x := startCase[float64](t, in, part+".in.router", cfg, 12, 12, false)
 			x.compare(t, part+".y", part+".grad.", c.Loss, 0, 1e-12)
 			load := golden.Floats(t, in, part+".load")
 			n := x.job.Out(t, nn.OutReport+ReportLoad+"l", 1)

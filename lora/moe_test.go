@@ -38,6 +38,14 @@ func mixtures() map[string]Config {
 			x.Router, x.Balance, x.BiasRate, x.TopK, x.Partition = RouteRank, BalanceBias, 1e-3, 3, 2
 		}),
 		"shared A": make1(func(_ *Config, x *Experts) { x.SharedA, x.Balance, x.TopK = true, BalanceMixtral, 1 }),
+		"grouped":  make1(func(_ *Config, x *Experts) { x.Experts, x.Balance, x.BalanceWeight = 9, BalanceTopK, .5 }),
+		"grouped sequence": make1(func(_ *Config, x *Experts) {
+			x.Experts, x.TopK, x.Router, x.Balance = 5, 1, RouteSequence, BalanceNone
+		}),
+		"grouped domain": make1(func(_ *Config, x *Experts) {
+			x.Experts, x.Router, x.Balance, x.Domains = 4, RouteDomain, BalanceNone, []string{"a", "b", "c", "d"}
+		}),
+		"grouped, shared A": make1(func(_ *Config, x *Experts) { x.Experts, x.SharedA, x.Balance, x.ZLoss = 8, true, BalanceNone, .1 }),
 		"pooler": make1(func(c *Config, x *Experts) {
 			c.Targets, x.Balance, x.ZLoss = []string{"pooler.dense", "query"}, BalanceNone, .3
 			c.Task = TaskUnnamed
