@@ -30,6 +30,7 @@ var kernelFiles = []struct {
 	{"moe", []string{
 		"route", "route_grad", "assign", "spread", "spread_grad", "gatemul", "gatemul_grad", "load", "balance", "broadcast", "zloss", "zloss_grad", "signsgd",
 	}},
+	{"group", []string{"group_nt", "group_nn", "group_tn", "take", "take_grad"}},
 	{"reduce", []string{"colsum", "mulcols_dg", "norm_dg", "sum_parts", "sum_products", "clear", "embed_grad", "embed_few"}},
 	{"update", []string{"sumsq_pieces", "sumsq", "clip", "adamw", "sgd", "adagrad", "shrink", "row_norm", "clip_rows", "sum_rows"}},
 	{"attn", []string{"attn_32", "attn_64"}},
@@ -110,6 +111,7 @@ var encoders = func() (t [backend.NumOps]func(*encoder, *resolved) error) {
 	t[backend.SpreadGrad] = byBlocks("spread_grad", 1, outRows)
 	t[backend.GateMul] = byWarps("gatemul", outRows)
 	t[backend.GateMulGrad] = byWarps("gatemul_grad", inRows)
+	groups(&t)
 	t[backend.Load] = byBlocks("load", 1, func(r *resolved) int { return r.Out[0].Cols + 1 })
 	t[backend.Balance] = byBlocks("balance", 1, once)
 	t[backend.Broadcast] = byWarps("broadcast", outRows)

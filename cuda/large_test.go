@@ -140,8 +140,9 @@ func TestLarge(t *testing.T) {
 	x, dy, w := normal("x", backend.Tok, rows, 200), normal("dy", backend.Tok, rows, 136), normal("w", backend.Fixed, 136, 200)
 	wide := normal("wide", backend.Fixed, 640, 200)
 	h, u := normal("h", backend.Tok, rows, 8), normal("u", backend.Fixed, 136, 8)
-	ids, kinds := make([]int32, rows), make([]int32, rows)
+	ids, kinds, chosen := make([]int32, rows), make([]int32, rows), matrix{axis: backend.Tok, rows: rows, cols: 2, v: make([]float64, 2*rows)}
 	for i := range ids {
+		chosen.v[2*i], chosen.v[2*i+1] = float64(i%3), float64(3+i*i%5)
 		ids[i], kinds[i] = int32(i*i%97), int32(i%3)
 	}
 	for name, p := range map[string]problem{
@@ -158,6 +159,8 @@ func TestLarge(t *testing.T) {
 			op: backend.NormDG, out: []matrix{{rows: 1, cols: 200, acc: true, v: w.v[:200]}, {rows: 1, cols: 200}},
 			in: []matrix{x, normal("m", backend.Tok, rows, 1), normal("r", backend.Tok, rows, 1), normal("d", backend.Tok, rows, 200)},
 		},
+		"grouptn":        {op: backend.GroupTN, out: []matrix{{rows: 72, cols: 200, acc: true, v: w.v[:14400]}}, in: []matrix{normal("m", backend.Tok, rows, 18), x, chosen}},
+		"grouptn across": {op: backend.GroupTN, i: [4]int{1}, out: []matrix{{rows: 200, cols: 64}}, in: []matrix{normal("m", backend.Tok, rows, 16), x, chosen}},
 		"embed.grad":     {op: backend.EmbedGrad, out: []matrix{{rows: 97, cols: 200}}, in: []matrix{{axis: backend.Fixed, rows: 1, cols: rows, ids: ids}, x}},
 		"embed.grad few": {op: backend.EmbedGrad, out: []matrix{{rows: 3, cols: 200, acc: true, v: w.v[:600]}}, in: []matrix{{axis: backend.Fixed, rows: 1, cols: rows, ids: kinds}, x}},
 		"sumsq":          {op: backend.SumSq, out: []matrix{{rows: 1, cols: 2}}, in: []matrix{x, wide}},

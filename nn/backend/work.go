@@ -84,6 +84,12 @@ func (c *Call) products(s *Sizes) (n float64) {
 		}
 	case MatTN:
 		n = s.rows(c.In[0]) * float64(c.In[0].Cols) * float64(c.In[1].Cols)
+	case GroupNT:
+		n = s.rows(c.In[0]) * float64(c.Out[0].Cols) * float64(c.In[0].Cols)
+	case GroupNN:
+		n = s.rows(c.In[1]) * float64(c.In[1].Cols) * float64(c.Out[0].Cols)
+	case GroupTN:
+		n = s.rows(c.In[0]) * float64(c.In[0].Cols) * float64(c.In[1].Cols)
 	case Attn: // scores, and sums of values
 		n = 2 * s.compared(c) * float64(c.In[0].Cols)
 	case AttnGrad: // scores and products of dy and v again; dv, dq, dk

@@ -94,7 +94,7 @@ func operatorOf(c *backend.Call) string {
 		if c.I[1] == backend.ActGELU {
 			notes = append(notes, "gelu'")
 		}
-	case backend.MatTN:
+	case backend.MatTN, backend.GroupTN:
 		name += fmt.Sprintf(" %d×%d", c.Out[0].Rows, c.Out[0].Cols)
 	case backend.Attn, backend.AttnGrad:
 		if c.I[1] == 1 {
