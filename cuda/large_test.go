@@ -140,9 +140,9 @@ func TestLarge(t *testing.T) {
 	x, dy, w := normal("x", backend.Tok, rows, 200), normal("dy", backend.Tok, rows, 136), normal("w", backend.Fixed, 136, 200)
 	wide := normal("wide", backend.Fixed, 640, 200)
 	h, u := normal("h", backend.Tok, rows, 8), normal("u", backend.Fixed, 136, 8)
-	ids, kinds, chosen := make([]int32, rows), make([]int32, rows), matrix{axis: backend.Tok, rows: rows, cols: 2, v: make([]float64, 2*rows)}
+	ids, kinds, chosen := make([]int32, rows), make([]int32, rows), matrix{axis: backend.Tok, rows: rows, cols: 2, v: make([]float32, 2*rows)}
 	for i := range ids {
-		chosen.v[2*i], chosen.v[2*i+1] = float64(i%3), float64(3+i*i%5)
+		chosen.v[2*i], chosen.v[2*i+1] = float32(i%3), float32(3+i*i%5)
 		ids[i], kinds[i] = int32(i*i%97), int32(i%3)
 	}
 	for name, p := range map[string]problem{
