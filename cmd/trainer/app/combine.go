@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,7 +36,7 @@ are taken.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			parts := weighted(models)
 			if heads != "" {
-				c.Full = slices.IndexFunc(parts, func(p rank.Part) bool { return p.Ref == heads })
+				c.Full = slices.IndexFunc(parts, func(p rank.Part) bool { return sameRef(p.Ref, heads) })
 				if c.Full < 0 {
 					return misuse("combine: --heads-of %s is none of the adapters", heads)
 				}
@@ -69,6 +70,16 @@ are taken.`,
 	f.StringVar(&out, "out", "", "`DIR` of the combined adapter")
 	needed(cmd, "model", "out")
 	return cmd
+}
+
+// sameRef reports that two names are of one adapter: directories may be spelled in many ways.
+func sameRef(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, errA := os.Stat(a)
+	y, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(x, y)
 }
 
 // weighted splits what stands after the last colon off, where it is a number.
