@@ -95,6 +95,61 @@ func TestSwap(t *testing.T) {
 	}
 }
 
+// Mixtures that differ in what only training reads share programs; others do not. A ranker for a domain takes adapters that
+// route by none, and none that do not know it.
+func TestSwapMixtures(t *testing.T) {
+	ctx := context.Background()
+	base := write(t, cross)
+	mixed := func(name string, seed uint64, set func(c *lora.Config, x *lora.Experts)) string {
+		c := lora.MixtureDefaults()
+		c.Rank, c.Targets, c.Mixture.Experts = 2, []string{"query"}, 3
+		set(&c, &c.Mixture)
+		return adapted(t, base, name, c, seed)
+	}
+	one := mixed("one", 1, func(*lora.Config, *lora.Experts) {})
+	two := mixed("two", 2, func(c *lora.Config, x *lora.Experts) {
+		c.Dropout, x.Balance, x.BalanceWeight, x.ZLoss, x.BiasRate = .2, lora.BalanceTopK, .5, .1, .2
+	})
+	top := mixed("top", 3, func(_ *lora.Config, x *lora.Experts) { x.TopK = 1 })
+	domains := func(name string, of ...string) string {
+		return mixed(name, 4, func(_ *lora.Config, x *lora.Experts) {
+			x.Router, x.Balance, x.Domains = lora.RouteDomain, lora.BalanceNone, of
+		})
+	}
+	abc, xyz := domains("abc", "a", "b", "c"), domains("xyz", "x", "y", "z")
+	plain, left := adapted(t, base, "plain", low(2, "query"), 5), low(2, "query")
+	left.Dropout = .3
+	dropping := adapted(t, base, "dropping", left, 6)
+	scores := func(r *rank.Ranker) []float32 {
+		t.Helper()
+		s, err := r.Score(ctx, "moon", passages)
+		require.NoError(t, err)
+		return s
+	}
+	for _, pair := range [][2]string{{one, two}, {plain, dropping}} {
+		r := open(t, pair[0], rank.Options{})
+		scores(r)
+		n := r.Programs()
+		require.NoError(t, r.Swap(ctx, pair[1]))
+		require.Equal(t, scores(open(t, pair[1], rank.Options{})), scores(r))
+		require.Equal(t, n, r.Programs(), "what scoring does not read compiles nothing")
+		require.NoError(t, r.Swap(ctx, top))
+		require.Equal(t, scores(open(t, top, rank.Options{})), scores(r))
+		require.Greater(t, r.Programs(), n)
+	}
+
+	r := open(t, abc, rank.Options{Domain: "b"})
+	want := scores(r)
+	require.ErrorContains(t, r.Swap(ctx, xyz), `domain "b": the adapter knows x, y, z`)
+	require.Equal(t, want, scores(r))
+	require.NoError(t, r.Swap(ctx, plain))
+	require.Equal(t, scores(open(t, plain, rank.Options{})), scores(r))
+	require.NoError(t, r.Swap(ctx, abc))
+	require.Equal(t, want, scores(r))
+	_, err := rank.Open(ctx, plain, rank.Options{Domain: "b"})
+	require.ErrorContains(t, err, `domain "b" was given, but nothing routes by it`)
+}
+
 // What does not fit is refused in one line, and the old adapter goes on.
 func TestSwapRefused(t *testing.T) {
 	ctx := context.Background()
