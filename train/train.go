@@ -106,8 +106,9 @@ type position struct {
 	BestStep int     `json:"best_step"` // 0: none yet
 	Worse    int     `json:"worse"`     // evaluations since
 
-	// Pending is the last step while its evaluation is due: cut off, it is made up for on resuming.
-	Pending *Step `json:"pending,omitempty"`
+	// Pending is the last step while its evaluation is due: cut off, it is made up for on resuming. Loads are of its experts.
+	Pending *Step                `json:"pending,omitempty"`
+	Loads   map[string][]float64 `json:"loads,omitempty"`
 }
 
 // Start prepares a run: it reads and encodes the data, compiles, and takes Config.Out for itself. Errors
@@ -212,6 +213,9 @@ func (r *Run) encode(name string, examples iter.Seq2[data.Example, error]) (*dat
 		}
 		if err := r.ctx.Err(); err != nil {
 			return nil, err
+		}
+		if p := r.cfg.Privacy; p != nil && p.unit() == unitQuery && x.Unnamed && name == "train" {
+			return nil, fmt.Errorf("train: privacy.unit: query: %s has no id: two lines of one query would count as two units: want ids (query_id), or another unit", x.ID)
 		}
 		if err := r.model.Encode(e, x); err != nil {
 			return nil, fmt.Errorf("train: %s data: query %q: %w", name, x.ID, err)
@@ -352,7 +356,7 @@ func (r *Run) advance(batches [][]int) error {
 	if r.pos.Batch++; r.pos.Batch == len(batches) {
 		r.pos.Epoch, r.pos.Batch = r.pos.Epoch+1, 0
 	}
-	r.pos.Pending = &s
+	r.pos.Pending, r.pos.Loads = &s, r.experts.loads()
 	return r.log.Step(s.record())
 }
 
@@ -360,7 +364,7 @@ func (r *Run) advance(batches [][]int) error {
 func (r *Run) conclude() (Step, error) {
 	s := *r.pos.Pending
 	if r.pos.Step == r.total || due(r.pos.Step, r.cfg.EvalEvery, r.pos.Batch == 0) {
-		rec := report.Record{Step: s.N, Loads: r.experts.loads()}
+		rec := report.Record{Step: s.N, Loads: r.pos.Loads}
 		var e *Evaluation
 		var err error
 		if r.dev != nil {
@@ -381,7 +385,7 @@ func (r *Run) conclude() (Step, error) {
 			r.count(e)
 		}
 	}
-	r.pos.Pending = nil
+	r.pos.Pending, r.pos.Loads = nil, nil
 	return s, nil
 }
 
