@@ -275,11 +275,9 @@ func (r *Run) step(units []int) (Step, error) {
 	}
 	began := time.Now()
 	s := Step{N: r.pos.Step + 1, Total: r.total, Epoch: r.pos.Epoch}
-	var losses []func() (float32, error) // of each micro-batch: read when all are under way
+	var reads asked // of each micro-batch: read when all are under way
 	fail := func(err error) (Step, error) {
-		for _, loss := range losses {
-			_, _ = loss() // what has been asked for has memory until it is read
-		}
+		_ = reads.read() // what has been asked for has memory until it is read
 		return s, fmt.Errorf("train: step %d: %w", s.N, err)
 	}
 	terms := r.terms(units)
@@ -306,24 +304,15 @@ func (r *Run) step(units []int) (Step, error) {
 		if err := r.run.Do(r.ctx, &scalars, i > 0); err != nil {
 			return fail(err)
 		}
-		loss, err := graph.ScalarLater[float32](r.run, nn.OutLoss)
-		if err != nil {
+		if err := reads.output(r.run, nn.OutLoss, func(v []float32) { s.Loss += float64(v[0]) }); err != nil {
 			return fail(err)
 		}
-		losses = append(losses, loss)
-		p, err := r.readExtras(share)
-		if err != nil {
+		if err := r.askExtras(&reads, share, &s.Penalty); err != nil {
 			return fail(err)
 		}
-		s.Penalty += p
 	}
-	for len(losses) > 0 { // before the update, which one that is not finite forbids
-		l, err := losses[0]()
-		losses = losses[1:]
-		if err != nil {
-			return fail(err)
-		}
-		s.Loss += float64(l)
+	if err := reads.read(); err != nil { // before the update, which a loss that is not finite forbids
+		return fail(err)
 	}
 	s.Experts = r.experts.summary()
 	if math.IsNaN(s.Loss) || math.IsInf(s.Loss, 0) {
