@@ -12,6 +12,7 @@ import (
 
 // An Adapter is what Apply made of a model. It is not for concurrent use.
 type Adapter struct {
+	given  Config
 	cfg    Config // as it is saved: targets, task and modules to save are resolved
 	model  Model  // with wrapped layers
 	sites  []site // in the order of the model's slots
@@ -56,7 +57,7 @@ func apply(m Model, cfg Config, seed uint64, strict bool) (*Adapter, error) {
 		return nil, fmt.Errorf("the model has no layer that can be wrapped")
 	}
 	cfg.Kind, cfg.Bias = cmp.Or(cfg.Kind, Plain), cmp.Or(cfg.Bias, BiasNone)
-	a := &Adapter{cfg: cfg, model: m}
+	a := &Adapter{given: cfg, cfg: cfg, model: m}
 	saved, err := a.resolveSaved(base, strict)
 	if err != nil {
 		return nil, err

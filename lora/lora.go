@@ -17,6 +17,7 @@ package lora
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"rung/nn"
@@ -134,6 +135,22 @@ func (c *Config) scale(rank int, alpha float64) float64 {
 		return alpha / math.Sqrt(float64(rank))
 	}
 	return alpha / float64(rank)
+}
+
+// settings are the fields by their keys.
+func (c Config) settings() map[string]any {
+	out := map[string]any{}
+	add := func(v reflect.Value) {
+		for i := range v.NumField() {
+			if key := v.Type().Field(i).Tag.Get("yaml"); key != "-" {
+				out[key] = v.Field(i).Interface()
+			}
+		}
+	}
+	if add(reflect.ValueOf(c)); c.Kind == Mixture {
+		add(reflect.ValueOf(c.Mixture))
+	}
+	return out
 }
 
 // Check refuses what cannot be meant, whatever the model. Apply does so by itself.

@@ -2,6 +2,7 @@ package rank_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -248,17 +249,49 @@ func TestCombine(t *testing.T) {
 		return s
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}}, lora.Combination{Method: lora.Cat, Full: -1}, out, rank.Options{}))
+	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}}, lora.Combination{Method: lora.Cat, Full: -1}, out, rank.Options{}, nil))
 	want := scores(one)
 	for i, s := range scores(out) {
 		require.InDelta(t, want[i], s, 1e-5)
 	}
 	both := filepath.Join(t.TempDir(), "both")
-	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: .5}, {Ref: two, Weight: -1}}, lora.Combination{Method: lora.Cat}, both, rank.Options{}))
+	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: .5}, {Ref: two, Weight: -1}}, lora.Combination{Method: lora.Cat}, both, rank.Options{}, nil))
 	require.NotEqual(t, want, scores(both))
 	other := adapted(t, write(t, func(s *archtest.Spec) { s.Labels, s.Seed = 1, 5 }), "other", low(4, "query"), 1)
-	err := rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}, {Ref: other, Weight: 1}}, lora.Combination{Method: lora.Cat}, filepath.Join(t.TempDir(), "x"), rank.Options{})
+	err := rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}, {Ref: other, Weight: 1}}, lora.Combination{Method: lora.Cat}, filepath.Join(t.TempDir(), "x"), rank.Options{}, nil)
 	require.ErrorContains(t, err, "are for different bases: the weights have the hashes ")
-	err = rank.Combine(ctx, []rank.Part{{Ref: base, Weight: 1}}, lora.Combination{Method: lora.Cat}, filepath.Join(t.TempDir(), "x"), rank.Options{})
+	err = rank.Combine(ctx, []rank.Part{{Ref: base, Weight: 1}}, lora.Combination{Method: lora.Cat}, filepath.Join(t.TempDir(), "x"), rank.Options{}, nil)
 	require.ErrorContains(t, err, "is no adapter: there is nothing to combine")
+}
+
+// What is claimed of parts is handed on, and what that makes of them stands in the result; nothing is dropped unseen.
+func TestCombineClaims(t *testing.T) {
+	ctx := context.Background()
+	base := write(t, cross)
+	one, two := adapted(t, base, "one", low(4, "query"), 1), adapted(t, base, "two", low(2, "query"), 2)
+	claim := func(dir, claim string) {
+		m, err := arch.OpenCross(ctx, base, arch.Options{})
+		require.NoError(t, err)
+		defer m.Close()
+		_, err = lora.Apply(m, low(2, "query"), 3)
+		require.NoError(t, err)
+		m.Claim(json.RawMessage(claim))
+		save(t, m, opened(t, m), dir)
+	}
+	three := filepath.Join(t.TempDir(), "three")
+	claim(three, `{"epsilon":3}`)
+	parts := []rank.Part{{Ref: one, Weight: 1}, {Ref: three, Weight: 2}}
+	sum := lora.Combination{Method: lora.Cat}
+	out := filepath.Join(t.TempDir(), "out")
+	require.ErrorContains(t, rank.Combine(ctx, parts, sum, out, rank.Options{}, nil), "three claims privacy, and nothing says what")
+	require.NoDirExists(t, out)
+	require.NoError(t, rank.Combine(ctx, parts, sum, out, rank.Options{}, func(parts []json.RawMessage) (json.RawMessage, error) {
+		require.Empty(t, parts[0])
+		require.JSONEq(t, `{"epsilon":3}`, string(parts[1]))
+		return json.RawMessage(`{"epsilon":null}`), nil
+	}))
+	card, err := arch.ReadCard(out)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"epsilon":null}`, string(card.Privacy))
+	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}, {Ref: two, Weight: 1}}, sum, filepath.Join(t.TempDir(), "plain"), rank.Options{}, nil))
 }

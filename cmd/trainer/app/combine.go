@@ -11,6 +11,7 @@ import (
 
 	"rung/lora"
 	"rung/rank"
+	"rung/train/privacy"
 )
 
 func combineCommand(e *Env) *cobra.Command {
@@ -50,7 +51,7 @@ are taken.`,
 			if err := isFree(out); err != nil {
 				return prefix("combine", err)
 			}
-			if err := rank.Combine(cmd.Context(), parts, c, out, rank.Options{Base: base}); err != nil {
+			if err := rank.Combine(cmd.Context(), parts, c, out, rank.Options{Base: base}, privacy.CombinedJSON); err != nil {
 				return prefix("combine", err)
 			}
 			if e.JSON {
