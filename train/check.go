@@ -69,7 +69,7 @@ func (r *Run) setGroups() error {
 			lr = r.cfg.Groups[of.group-1].LR
 		}
 		if !positive(of.times * lr) {
-			return fmt.Errorf("train: %s asks for %v times its learning rate, %v: want a positive number of single precision", p.Path, of.times, lr)
+			return fmt.Errorf("train: %s asks for %v times its learning rate, %v: want a product that single precision holds", p.Path, of.times, lr)
 		}
 		used[of.group] = true
 		at := slices.Index(r.rates, of)
