@@ -10,28 +10,37 @@ import (
 
 	"rung/cuda"
 	"rung/cuda/emu"
+	"rung/lora"
 	"rung/nn/backend"
 	"rung/nn/backend/host"
 	"rung/nn/loss"
 	"rung/train"
 )
 
-// A step waits for the device twice, however many micro-batches it has: for their losses, once all are launched, and after
-// the update for the norm of the gradients.
+// A step waits for the device twice, however many micro-batches and experts it has: for their losses and loads, once all are
+// launched, and after the update for the norm of the gradients.
 func TestWaitsOfAStep(t *testing.T) {
-	for _, setting := range []string{"", "cublaslt"} {
-		t.Run(setting, func(t *testing.T) {
+	for name, setting := range map[string]string{"plain": "", "cublaslt": "cublaslt", "mixture": ""} {
+		t.Run(name, func(t *testing.T) {
 			emu.Reset(emu.Defaults(), false)
 			t.Setenv(cuda.Variable, setting)
 			be, err := cuda.Open(0, cuda.FP32)
 			require.NoError(t, err)
 			c := train.Defaults()
 			c.Backend, c.Epochs, c.Batch, c.LR, c.MicroTokens = be, 1, 6, 1e-3, 88
-			run, err := train.Start(context.Background(), sized(t, 64, 96), loss.BCE{}, train.Data{Train: queries(12)}, c)
+			m := sized(t, 64, 96)
+			if name == "mixture" {
+				experts := lora.MixtureDefaults()
+				experts.Rank, experts.Targets, experts.Mixture.ZLoss = 4, []string{"query", "value"}, .01
+				_, err := lora.Apply(m.Cross, experts, 1)
+				require.NoError(t, err)
+			}
+			run, err := train.Start(context.Background(), m, loss.BCE{}, train.Data{Train: queries(12)}, c)
 			require.NoError(t, err)
 			n, launched := 0, emu.Calls()
-			for range run.Steps() {
+			for s := range run.Steps() {
 				n++
+				require.Equal(t, name == "mixture", s.Experts != nil)
 				now := emu.Calls()
 				waits := 0
 				for _, call := range []string{"cuStreamSynchronize", "cuCtxSynchronize", "cuEventSynchronize", "cuMemcpyDtoH_v2", "cuMemcpyHtoD_v2", "cuMemAlloc_v2", "cuMemFree_v2"} {

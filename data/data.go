@@ -6,6 +6,7 @@ package data
 // An Example is one query and its candidates, in the order in which the collection lists them.
 type Example struct {
 	ID         string // query id, unique in its collection
+	Unnamed    bool   // the collection has no id for it: ID is its place, so that nothing tells which examples are of one query
 	User       string // whose it is, "" where the collection does not say: what privacy may protect as one
 	Query      string
 	Candidates []Candidate

@@ -12,6 +12,7 @@ import (
 
 // An Adapter is what Apply made of a model. It is not for concurrent use.
 type Adapter struct {
+	given  Config
 	cfg    Config // as it is saved: targets, task and modules to save are resolved
 	model  Model  // with wrapped layers
 	sites  []site // in the order of the model's slots
@@ -56,7 +57,7 @@ func apply(m Model, cfg Config, seed uint64, strict bool) (*Adapter, error) {
 		return nil, fmt.Errorf("the model has no layer that can be wrapped")
 	}
 	cfg.Kind, cfg.Bias = cmp.Or(cfg.Kind, Plain), cmp.Or(cfg.Bias, BiasNone)
-	a := &Adapter{cfg: cfg, model: m}
+	a := &Adapter{given: cfg, cfg: cfg, model: m}
 	saved, err := a.resolveSaved(base, strict)
 	if err != nil {
 		return nil, err
@@ -114,10 +115,6 @@ func (a *Adapter) newSite(s nn.Slot, match *matcher, seed uint64, saved map[stri
 		return site{}, fmt.Errorf("rank %d for %q, which is (%d,%d): the rank is at most %d", rank, s.Path, base.Out(), base.In(), limit)
 	case a.cfg.Init == InitPiSSA && rank > limit:
 		return site{}, fmt.Errorf("rank %d for %q, which is (%d,%d): it has not so many singular values", rank, s.Path, base.Out(), base.In())
-	case a.cfg.Init == InitPiSSA && a.cfg.scale(rank, alpha) < 0:
-		return site{}, fmt.Errorf("init pissa wants a positive alpha, not %v for %q", alpha, s.Path)
-	case a.cfg.Init == InitOrthogonal && rank%2 != 0:
-		return site{}, fmt.Errorf("init orthogonal wants an even rank, not %d for %q", rank, s.Path)
 	}
 	if a.cfg.Kind == Mixture {
 		return site{slot: s, base: base, layer: newMixture(s.Path, base, rank, &a.cfg, a.cfg.scale(rank, alpha), seed)}, nil
@@ -291,8 +288,8 @@ func (a *Adapter) Config() Config { return a.cfg }
 // Summary tells what Apply did.
 func (a *Adapter) Summary() Summary { return a.info }
 
-// Shape is all that programs of the model depend on but for the base: adapters of equal shapes differ in
-// values only, so that one's programs serve the other.
+// Shape is all that programs of the model for scoring depend on but for the base: adapters of equal shapes differ in
+// values, and in what training alone reads, so that one's programs serve the other.
 func (a *Adapter) Shape() string {
 	var b strings.Builder
 	for _, s := range a.sites {

@@ -25,6 +25,9 @@ func (w attached) Save(dir string, base arch.Base, s *graph.Store) error {
 // Fingerprint is the configuration.
 func (w attached) Fingerprint() string { return fmt.Sprintf("%s %+v", w.a.cfg.Kind, w.a.cfg) }
 
+// Settings are what the adapter was made by, by key.
+func (w attached) Settings() map[string]any { return w.a.given.settings() }
+
 // Domains are the domains that the adapter routes by, nil where it does not.
 func (w attached) Domains() []string { return w.a.cfg.Mixture.Domains }
 

@@ -56,7 +56,7 @@ func lengths(w []float64, rows int) []float64 {
 
 func (d *doraLinear) Params() []*nn.Param { return append(d.Base.Params(), d.own()...) }
 func (d *doraLinear) own() []*nn.Param    { return append(d.Linear.own(), d.M) }
-func (d *doraLinear) shape() string       { return fmt.Sprintf("%s dora %v %v", d.Path, d.Scale, d.Dropout) }
+func (d *doraLinear) shape() string       { return fmt.Sprintf("%s dora %v", d.Path, d.Scale) }
 
 func (d *doraLinear) Forward(p *nn.Pass, x graph.E) graph.E {
 	w := p.Weight(d.Base.W)

@@ -33,7 +33,7 @@ func newDynamic(l *Linear, shrink float64) *dynamicLinear {
 func (l *dynamicLinear) Params() []*nn.Param { return append(l.Base.Params(), l.own()...) }
 func (l *dynamicLinear) own() []*nn.Param    { return append(l.Linear.own(), l.W) }
 func (l *dynamicLinear) shape() string {
-	return fmt.Sprintf("%s dynamic %v %v", l.Path, l.Scale, l.Dropout)
+	return fmt.Sprintf("%s dynamic %v", l.Path, l.Scale)
 }
 
 func (l *dynamicLinear) Forward(p *nn.Pass, x graph.E) graph.E {

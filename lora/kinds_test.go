@@ -359,35 +359,35 @@ func TestKindErrors(t *testing.T) {
 		return c
 	}
 	for want, cfg := range map[string]Config{
-		`init orthogonal wants an even rank, not 3 for "bert.encoder.layer.0.attention.self.key"`: low(Plain, func(c *Config) { c.Init, c.Rank = InitOrthogonal, 3 }),
-		`init "olora" is none of gaussian, orthogonal, pissa`:                                     low(Plain, func(c *Config) { c.Init = "olora" }),
-		`init: pissa does not go with kind dora`:                                                  low(DoRA, func(c *Config) { c.Init = InitPiSSA }),
-		`init: pissa does not go with kind dynamic`:                                               low(Dynamic, func(c *Config) { c.Init = InitPiSSA }),
-		`init pissa wants a positive alpha, not -1`:                                               low(Plain, func(c *Config) { c.Init, c.Alpha = InitPiSSA, -1 }),
-		`rank 9 for "bert.encoder.layer.0.attention.self.key", which is (8,8)`:                    low(Plain, func(c *Config) { c.Init, c.Rank = InitPiSSA, 9 }),
-		`lora_plus is the learning rate of B over that of A, which freeze_a does not train`:       low(Plain, func(c *Config) { c.FreezeA, c.LoRAPlus = true, 4 }),
-		`lora_plus +Inf: want a positive number`:                                                  low(Plain, func(c *Config) { c.LoRAPlus = math.Inf(1) }),
-		`lora_plus -1: want a positive number`:                                                    low(Plain, func(c *Config) { c.LoRAPlus = -1 }),
-		`rank does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Rank = 4 }),
-		`alpha does not go with kind ia3`:                                                         low(IA3, func(c *Config) { c.Alpha = 4 }),
-		`dropout does not go with kind ia3`:                                                       low(IA3, func(c *Config) { c.Dropout = .1 }),
-		`bias does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Bias = BiasAll }),
-		`init does not go with kind ia3`:                                                          low(IA3, func(c *Config) { c.Init = InitGaussian }),
-		`freeze_a does not go with kind ia3`:                                                      low(IA3, func(c *Config) { c.FreezeA = true }),
-		`feedforward "dense" is no target`:                                                        low(IA3, func(c *Config) { c.Feedforward = []string{"dense"} }),
-		`feedforward does not go with kind lora`:                                                  low(Plain, func(c *Config) { c.Feedforward = []string{"key"} }),
-		`both feedforward names and a pattern`:                                                    low(IA3, func(c *Config) { c.Feedforward, c.FeedforwardPattern = []string{"key"}, "x" }),
-		`feedforward pattern "(" is no regular expression`:                                        low(IA3, func(c *Config) { c.FeedforwardPattern = "(" }),
-		`alpha does not go with kind allora`:                                                      low(ALLoRA, func(c *Config) { c.Alpha = 4 }),
-		`dropout does not go with kind allora`:                                                    low(ALLoRA, func(c *Config) { c.Dropout = .1 }),
-		`eta 0: want a positive number`:                                                           low(ALLoRA, func(c *Config) { c.Eta = 0 }),
-		`eta NaN: want a positive number`:                                                         low(ALLoRA, func(c *Config) { c.Eta = math.NaN() }),
-		`eta does not go with kind lora`:                                                          low(Plain, func(c *Config) { c.Eta = 1 }),
-		`shrink 0: want a positive number`:                                                        low(Dynamic, func(c *Config) { c.Shrink = 0 }),
-		`shrink does not go with kind dora`:                                                       low(DoRA, func(c *Config) { c.Shrink = 1 }),
-		`target "quary" matches no module`:                                                        low(IA3, func(c *Config) { c.Targets = []string{"quary"} }),
-		`rank is 0, below 1`:                                                                      low(ALLoRA, func(c *Config) { c.Rank = 0 }),
-		`alpha NaN: want a finite number`:                                                         low(DoRA, func(c *Config) { c.Alpha = math.NaN() }),
+		`rank is 3: init orthogonal wants an even one`:                                      low(Plain, func(c *Config) { c.Init, c.Rank = InitOrthogonal, 3 }),
+		`init "olora" is none of gaussian, orthogonal, pissa`:                               low(Plain, func(c *Config) { c.Init = "olora" }),
+		`init: pissa does not go with kind dora`:                                            low(DoRA, func(c *Config) { c.Init = InitPiSSA }),
+		`init: pissa does not go with kind dynamic`:                                         low(Dynamic, func(c *Config) { c.Init = InitPiSSA }),
+		`init pissa wants a positive alpha, not -1`:                                         low(Plain, func(c *Config) { c.Init, c.Alpha = InitPiSSA, -1 }),
+		`rank 9 for "bert.encoder.layer.0.attention.self.key", which is (8,8)`:              low(Plain, func(c *Config) { c.Init, c.Rank = InitPiSSA, 9 }),
+		`lora_plus is the learning rate of B over that of A, which freeze_a does not train`: low(Plain, func(c *Config) { c.FreezeA, c.LoRAPlus = true, 4 }),
+		`lora_plus +Inf: want a positive number`:                                            low(Plain, func(c *Config) { c.LoRAPlus = math.Inf(1) }),
+		`lora_plus -1: want a positive number`:                                              low(Plain, func(c *Config) { c.LoRAPlus = -1 }),
+		`rank does not go with kind ia3`:                                                    low(IA3, func(c *Config) { c.Rank = 4 }),
+		`alpha does not go with kind ia3`:                                                   low(IA3, func(c *Config) { c.Alpha = 4 }),
+		`dropout does not go with kind ia3`:                                                 low(IA3, func(c *Config) { c.Dropout = .1 }),
+		`bias does not go with kind ia3`:                                                    low(IA3, func(c *Config) { c.Bias = BiasAll }),
+		`init does not go with kind ia3`:                                                    low(IA3, func(c *Config) { c.Init = InitGaussian }),
+		`freeze_a does not go with kind ia3`:                                                low(IA3, func(c *Config) { c.FreezeA = true }),
+		`feedforward "dense" is no target`:                                                  low(IA3, func(c *Config) { c.Feedforward = []string{"dense"} }),
+		`feedforward does not go with kind lora`:                                            low(Plain, func(c *Config) { c.Feedforward = []string{"key"} }),
+		`both feedforward names and a pattern`:                                              low(IA3, func(c *Config) { c.Feedforward, c.FeedforwardPattern = []string{"key"}, "x" }),
+		`feedforward pattern "(" is no regular expression`:                                  low(IA3, func(c *Config) { c.FeedforwardPattern = "(" }),
+		`alpha does not go with kind allora`:                                                low(ALLoRA, func(c *Config) { c.Alpha = 4 }),
+		`dropout does not go with kind allora`:                                              low(ALLoRA, func(c *Config) { c.Dropout = .1 }),
+		`eta 0: want a positive number`:                                                     low(ALLoRA, func(c *Config) { c.Eta = 0 }),
+		`eta NaN: want a positive number`:                                                   low(ALLoRA, func(c *Config) { c.Eta = math.NaN() }),
+		`eta does not go with kind lora`:                                                    low(Plain, func(c *Config) { c.Eta = 1 }),
+		`shrink 0: want a positive number`:                                                  low(Dynamic, func(c *Config) { c.Shrink = 0 }),
+		`shrink does not go with kind dora`:                                                 low(DoRA, func(c *Config) { c.Shrink = 1 }),
+		`target "quary" matches no module`:                                                  low(IA3, func(c *Config) { c.Targets = []string{"quary"} }),
+		`rank is 0, below 1`:                                                                low(ALLoRA, func(c *Config) { c.Rank = 0 }),
+		`alpha NaN: want a finite number`:                                                   low(DoRA, func(c *Config) { c.Alpha = math.NaN() }),
 	} {
 		m := smallCross(t)
 		_, err := Apply(m, cfg, 1)
@@ -400,6 +400,29 @@ func TestKindErrors(t *testing.T) {
 	}
 	for _, kind := range Kinds() {
 		require.NoError(t, DefaultsOf(kind).Check(), kind)
+	}
+	// What needs no model to be wrong is refused without one.
+	for want, cfg := range map[string]Config{
+		`alpha 1e+300: want a finite number that is not 0`:               low(Plain, func(c *Config) { c.Alpha = 1e300 }),
+		`alpha 1e-300: want a finite number that is not 0`:               low(Plain, func(c *Config) { c.Alpha = 1e-300 }),
+		`in single precision and over rank for "key" 4096, too`:          low(Plain, func(c *Config) { c.Alpha, c.RankPattern = 2e-43, map[string]int{"key": 4096} }),
+		`alpha -1e+39: want a finite number that is not 0`:               low(DoRA, func(c *Config) { c.AlphaPattern = map[string]float64{"key": -1e39} }),
+		`lora_plus 1e+300: want a positive number`:                       low(Plain, func(c *Config) { c.LoRAPlus = 1e300 }),
+		`eta 1e+30: want a positive number`:                              low(ALLoRA, func(c *Config) { c.Eta = 1e30 }),
+		`eta 1e-30: want a positive number`:                              low(ALLoRA, func(c *Config) { c.Eta = 1e-30 }),
+		`shrink 1e+39: want a positive number`:                           low(Dynamic, func(c *Config) { c.Shrink = 1e39 }),
+		`z_loss is 1e+300, want a finite number of 0 or more`:            low(Mixture, func(c *Config) { c.Mixture.ZLoss = 1e300 }),
+		`rank is 3: init orthogonal wants an even one`:                   low(Plain, func(c *Config) { c.Init, c.Rank = InitOrthogonal, 3 }),
+		`rank for "key" is 3: init orthogonal wants an even one`:         low(Plain, func(c *Config) { c.Init, c.RankPattern = InitOrthogonal, map[string]int{"key": 3} }),
+		`init pissa wants a positive alpha, not -1`:                      low(Plain, func(c *Config) { c.Init, c.AlphaPattern = InitPiSSA, map[string]float64{"key": -1} }),
+		`rank pattern "(" is no regular expression that RE2 reads`:       low(Plain, func(c *Config) { c.RankPattern = map[string]int{"(": 2} }),
+		`alpha pattern "[\n" is no regular expression that RE2 reads`:    low(Plain, func(c *Config) { c.AlphaPattern = map[string]float64{"[\n": 2} }),
+		`target pattern "*" is no regular expression that RE2 reads`:     low(Plain, func(c *Config) { c.Targets, c.TargetPattern = nil, "*" }),
+		`module to save "a)" is no regular expression that RE2 reads: u`: low(Plain, func(c *Config) { c.ModulesToSave = []string{"a)"} }),
+	} {
+		err := cfg.Check()
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), "\n")
 	}
 	// A weight that is not finite has no singular values.
 	m := smallCross(t)

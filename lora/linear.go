@@ -13,7 +13,7 @@ type adapted interface {
 	own() []*nn.Param // what the adapter adds to the base's parameters
 	// fold puts the adapter into the base's weight (out,in) and bias (out), nil where there is none.
 	fold(v values, w, b []float64) error
-	// shape is all that the layer's programs depend on but for the base and the dimensions of parameters.
+	// shape is all that the layer's programs for scoring depend on but for the base and the dimensions of parameters.
 	shape() string
 }
 
@@ -61,7 +61,7 @@ func (l *Linear) Params() []*nn.Param { return append(l.Base.Params(), l.own()..
 func (l *Linear) own() []*nn.Param { return []*nn.Param{l.A, l.B} }
 
 func (l *Linear) shape() string {
-	return fmt.Sprintf("%s lora %v %v", l.Path, l.Scale, l.Dropout)
+	return fmt.Sprintf("%s lora %v", l.Path, l.Scale)
 }
 
 // Forward applies the layer to rows x. What it adds is plain nodes, which rewriting joins with the

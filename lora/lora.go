@@ -17,6 +17,7 @@ package lora
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"rung/nn"
@@ -136,9 +137,29 @@ func (c *Config) scale(rank int, alpha float64) float64 {
 	return alpha / float64(rank)
 }
 
+// settings are the fields by their keys.
+func (c Config) settings() map[string]any {
+	out := map[string]any{}
+	add := func(v reflect.Value) {
+		for i := range v.NumField() {
+			if key := v.Type().Field(i).Tag.Get("yaml"); key != "-" {
+				out[key] = v.Field(i).Interface()
+			}
+		}
+	}
+	if add(reflect.ValueOf(c)); c.Kind == Mixture {
+		add(reflect.ValueOf(c.Mixture))
+	}
+	return out
+}
+
 // Check refuses what cannot be meant, whatever the model. Apply does so by itself.
 func (c Config) Check() error {
-	if err := c.check(); err != nil {
+	err := c.check()
+	if err == nil {
+		_, err = newMatcher(&c, c.ModulesToSave)
+	}
+	if err != nil {
 		return fmt.Errorf("lora: %w", err)
 	}
 	return nil
@@ -182,34 +203,11 @@ func (c *Config) check() error {
 	if c.Kind == IA3 {
 		return nil
 	}
-	if c.Kind == ALLoRA {
-		c = &Config{Rank: c.Rank, RankPattern: c.RankPattern, Alpha: 1}
-	}
-	if err := checkSize("rank", c.Rank, c.Alpha); err != nil {
+	if err := c.checkSizes(); err != nil {
 		return err
-	}
-	for _, k := range sortedKeys(c.RankPattern) {
-		if err := checkSize(fmt.Sprintf("rank for %q", k), c.RankPattern[k], c.Alpha); err != nil {
-			return err
-		}
-	}
-	for _, k := range sortedKeys(c.AlphaPattern) {
-		if err := checkSize(fmt.Sprintf("rank for %q", k), c.Rank, c.AlphaPattern[k]); err != nil {
-			return err
-		}
 	}
 	if c.Kind == Mixture {
 		return c.checkMixture()
-	}
-	return nil
-}
-
-func checkSize(what string, rank int, alpha float64) error {
-	if rank < 1 {
-		return fmt.Errorf("%s is %d, below 1", what, rank)
-	}
-	if math.IsNaN(alpha) || math.IsInf(alpha, 0) || alpha == 0 {
-		return fmt.Errorf("alpha %v: want a finite number that is not 0", alpha)
 	}
 	return nil
 }

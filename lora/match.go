@@ -2,9 +2,11 @@ package lora
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,7 +44,11 @@ func newMatcher(c *Config, saved []string) (*matcher, error) {
 	add := func(what, key, expr string) *regexp.Regexp {
 		re, e := regexp.Compile(expr)
 		if e != nil && err == nil {
-			err = fmt.Errorf("%s %q is no regular expression that RE2 reads: %w", what, key, e)
+			why := e.Error()
+			if s := (*syntax.Error)(nil); errors.As(e, &s) { // without the expression, which may have lines
+				why = s.Code.String()
+			}
+			err = fmt.Errorf("%s %q is no regular expression that RE2 reads: %s", what, key, why)
 		}
 		return re
 	}

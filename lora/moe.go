@@ -76,7 +76,8 @@ func newMixture(path string, base *nn.Linear, rank int, c *Config, scale float64
 func (l *MixtureLinear) Params() []*nn.Param { return append(l.Base.Params(), l.own()...) }
 
 func (l *MixtureLinear) shape() string {
-	return fmt.Sprintf("%s moe-lora %+v %v %v %v", l.Path, l.x, l.Scale, l.Dropout, l.share)
+	x := &l.x
+	return fmt.Sprintf("%s moe-lora %s %d of %d, %d, %d %v", l.Path, x.Router, x.TopK, x.Experts, x.SharedExperts, x.Partition, l.Scale)
 }
 
 func (l *MixtureLinear) own() []*nn.Param {

@@ -69,8 +69,8 @@ func (c *Config) checkMixture() error {
 		return err
 	}
 	for key, v := range map[string]float64{"balance_weight": x.BalanceWeight, "bias_rate": x.BiasRate, "z_loss": x.ZLoss} {
-		if !(v >= 0) || math.IsInf(v, 0) {
-			return fmt.Errorf("%s is %v, want a finite number of 0 or more", key, v)
+		if !(v >= 0 && v <= math.MaxFloat32) {
+			return fmt.Errorf("%s is %v, want a finite number of 0 or more, in single precision", key, v)
 		}
 	}
 	switch {

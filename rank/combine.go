@@ -2,6 +2,7 @@ package rank
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,16 +17,21 @@ type Part struct {
 	Weight float64
 }
 
+// Claims makes one claim of what is claimed of the privacy of several parts, each as its card has it, nil for none. It is
+// privacy.CombinedJSON, of which this package, which trains nothing, knows nothing.
+type Claims func(parts []json.RawMessage) (json.RawMessage, error)
+
 // Combine writes the adapter that several of one base are together, as lora.Combination says, into the directory dir:
-// it opens as any adapter does. The length of texts and the transform of scores are the first part's.
-func Combine(ctx context.Context, parts []Part, c lora.Combination, dir string, o Options) error {
-	if err := combine(ctx, parts, c, dir, o); err != nil {
+// it opens as any adapter does. The length of texts and the transform of scores are the first part's. Without claims parts
+// that claim privacy are refused.
+func Combine(ctx context.Context, parts []Part, c lora.Combination, dir string, o Options, claims Claims) error {
+	if err := combine(ctx, parts, c, dir, o, claims); err != nil {
 		return fmt.Errorf("rank: %w", err)
 	}
 	return nil
 }
 
-func combine(ctx context.Context, parts []Part, c lora.Combination, dir string, o Options) (err error) {
+func combine(ctx context.Context, parts []Part, c lora.Combination, dir string, o Options, claims Claims) (err error) {
 	if len(parts) == 0 {
 		return errors.New("combine: no adapters")
 	}
@@ -53,6 +59,10 @@ func combine(ctx context.Context, parts []Part, c lora.Combination, dir string, 
 		}
 		files = append(files, lora.Part{File: l.adapter, Weight: p.Weight})
 	}
+	claim, err := claimOf(all, claims)
+	if err != nil {
+		return err
+	}
 	tmp, err := os.MkdirTemp("", "combine")
 	if err != nil {
 		return err
@@ -61,7 +71,29 @@ func combine(ctx context.Context, parts []Part, c lora.Combination, dir string, 
 	if err := c.Combine(tmp, files...); err != nil {
 		return err
 	}
+	all[0].model.Claim(claim)
 	return all[0].replaced(ctx, tmp, dir, o)
+}
+
+// claimOf is what is claimed of all together.
+func claimOf(all []*loaded, claims Claims) (json.RawMessage, error) {
+	parts := make([]json.RawMessage, len(all))
+	for i, l := range all {
+		if l.card == nil || len(l.card.Privacy) == 0 {
+			continue
+		}
+		if parts[i] = l.card.Privacy; claims == nil {
+			return nil, fmt.Errorf("combine: %s claims privacy, and nothing says what may be claimed of the whole", l.dir)
+		}
+	}
+	if claims == nil {
+		return nil, nil
+	}
+	c, err := claims(parts)
+	if err != nil {
+		return nil, fmt.Errorf("combine: %w", err)
+	}
+	return c, nil
 }
 
 // sameBase compares the weights that two adapters are for.

@@ -68,16 +68,17 @@ func load(ctx context.Context, ref string, o Options) (*loaded, error) {
 	return l, nil
 }
 
-// checkDomain refuses a domain that the adapter does not know, or that nothing asks for.
+// domains are those that the adapter routes by, nil where it does not.
+func (l *loaded) domains() []string {
+	if d, ok := l.model.(interface{ Domains() []string }); ok {
+		return d.Domains()
+	}
+	return nil
+}
+
+// checkDomain refuses a domain that the adapter does not know. One that routes by none needs not know it.
 func (l *loaded) checkDomain(domain string) error {
-	if domain == "" {
-		return nil
-	}
-	d, ok := l.model.(interface{ Domains() []string })
-	if !ok || d.Domains() == nil {
-		return fmt.Errorf("%s: domain %q was given, but nothing routes by it", l.dir, domain)
-	}
-	if known := d.Domains(); !slices.Contains(known, domain) {
+	if known := l.domains(); domain != "" && known != nil && !slices.Contains(known, domain) {
 		return fmt.Errorf("%s: domain %q: the adapter knows %s", l.dir, domain, strings.Join(known, ", "))
 	}
 	return nil

@@ -26,7 +26,7 @@ type Options struct {
 	Base        string // of an adapter: directory or "hf:org/name@revision", in place of the one that it names
 	MaxLength   int    // tokens of a sequence; 0: as the directory says
 	MicroTokens int    // tokens that are scored at once, at least one sequence; 0: 4096
-	Domain      string // of texts that name none, for an adapter that routes by it
+	Domain      string // of texts that name none, for an adapter that routes by it; one that Swap puts there may route by none
 	SkipVerify  bool   // neither the manifest nor the golden scores are checked
 }
 
@@ -78,8 +78,10 @@ func Open(ctx context.Context, ref string, o Options) (*Ranker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rank: %w", err)
 	}
-	r, err := start(l, o)
-	if err == nil {
+	var r *Ranker
+	if o.Domain != "" && l.domains() == nil { // adapters that take this one's place may route by it, but who asks now is mistaken
+		err = fmt.Errorf("%s: domain %q was given, but nothing routes by it", l.dir, o.Domain)
+	} else if r, err = start(l, o); err == nil {
 		err = l.check(ctx, r.now.scorer, o)
 	}
 	if err = errors.Join(err, l.close()); err != nil {

@@ -2,6 +2,7 @@ package rank_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,6 +94,61 @@ func TestSwap(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Mixtures that differ in what only training reads share programs; others do not. A ranker for a domain takes adapters that
+// route by none, and none that do not know it.
+func TestSwapMixtures(t *testing.T) {
+	ctx := context.Background()
+	base := write(t, cross)
+	mixed := func(name string, seed uint64, set func(c *lora.Config, x *lora.Experts)) string {
+		c := lora.MixtureDefaults()
+		c.Rank, c.Targets, c.Mixture.Experts = 2, []string{"query"}, 3
+		set(&c, &c.Mixture)
+		return adapted(t, base, name, c, seed)
+	}
+	one := mixed("one", 1, func(*lora.Config, *lora.Experts) {})
+	two := mixed("two", 2, func(c *lora.Config, x *lora.Experts) {
+		c.Dropout, x.Balance, x.BalanceWeight, x.ZLoss, x.BiasRate = .2, lora.BalanceTopK, .5, .1, .2
+	})
+	top := mixed("top", 3, func(_ *lora.Config, x *lora.Experts) { x.TopK = 1 })
+	domains := func(name string, of ...string) string {
+		return mixed(name, 4, func(_ *lora.Config, x *lora.Experts) {
+			x.Router, x.Balance, x.Domains = lora.RouteDomain, lora.BalanceNone, of
+		})
+	}
+	abc, xyz := domains("abc", "a", "b", "c"), domains("xyz", "x", "y", "z")
+	plain, left := adapted(t, base, "plain", low(2, "query"), 5), low(2, "query")
+	left.Dropout = .3
+	dropping := adapted(t, base, "dropping", left, 6)
+	scores := func(r *rank.Ranker) []float32 {
+		t.Helper()
+		s, err := r.Score(ctx, "moon", passages)
+		require.NoError(t, err)
+		return s
+	}
+	for _, pair := range [][2]string{{one, two}, {plain, dropping}} {
+		r := open(t, pair[0], rank.Options{})
+		scores(r)
+		n := r.Programs()
+		require.NoError(t, r.Swap(ctx, pair[1]))
+		require.Equal(t, scores(open(t, pair[1], rank.Options{})), scores(r))
+		require.Equal(t, n, r.Programs(), "what scoring does not read compiles nothing")
+		require.NoError(t, r.Swap(ctx, top))
+		require.Equal(t, scores(open(t, top, rank.Options{})), scores(r))
+		require.Greater(t, r.Programs(), n)
+	}
+
+	r := open(t, abc, rank.Options{Domain: "b"})
+	want := scores(r)
+	require.ErrorContains(t, r.Swap(ctx, xyz), `domain "b": the adapter knows x, y, z`)
+	require.Equal(t, want, scores(r))
+	require.NoError(t, r.Swap(ctx, plain))
+	require.Equal(t, scores(open(t, plain, rank.Options{})), scores(r))
+	require.NoError(t, r.Swap(ctx, abc))
+	require.Equal(t, want, scores(r))
+	_, err := rank.Open(ctx, plain, rank.Options{Domain: "b"})
+	require.ErrorContains(t, err, `domain "b" was given, but nothing routes by it`)
 }
 
 // What does not fit is refused in one line, and the old adapter goes on.
@@ -193,17 +249,49 @@ func TestCombine(t *testing.T) {
 		return s
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}}, lora.Combination{Method: lora.Cat, Full: -1}, out, rank.Options{}))
+	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}}, lora.Combination{Method: lora.Cat, Full: -1}, out, rank.Options{}, nil))
 	want := scores(one)
 	for i, s := range scores(out) {
 		require.InDelta(t, want[i], s, 1e-5)
 	}
 	both := filepath.Join(t.TempDir(), "both")
-	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: .5}, {Ref: two, Weight: -1}}, lora.Combination{Method: lora.Cat}, both, rank.Options{}))
+	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: .5}, {Ref: two, Weight: -1}}, lora.Combination{Method: lora.Cat}, both, rank.Options{}, nil))
 	require.NotEqual(t, want, scores(both))
 	other := adapted(t, write(t, func(s *archtest.Spec) { s.Labels, s.Seed = 1, 5 }), "other", low(4, "query"), 1)
-	err := rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}, {Ref: other, Weight: 1}}, lora.Combination{Method: lora.Cat}, filepath.Join(t.TempDir(), "x"), rank.Options{})
+	err := rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}, {Ref: other, Weight: 1}}, lora.Combination{Method: lora.Cat}, filepath.Join(t.TempDir(), "x"), rank.Options{}, nil)
 	require.ErrorContains(t, err, "are for different bases: the weights have the hashes ")
-	err = rank.Combine(ctx, []rank.Part{{Ref: base, Weight: 1}}, lora.Combination{Method: lora.Cat}, filepath.Join(t.TempDir(), "x"), rank.Options{})
+	err = rank.Combine(ctx, []rank.Part{{Ref: base, Weight: 1}}, lora.Combination{Method: lora.Cat}, filepath.Join(t.TempDir(), "x"), rank.Options{}, nil)
 	require.ErrorContains(t, err, "is no adapter: there is nothing to combine")
+}
+
+// What is claimed of parts is handed on, and what that makes of them stands in the result; nothing is dropped unseen.
+func TestCombineClaims(t *testing.T) {
+	ctx := context.Background()
+	base := write(t, cross)
+	one, two := adapted(t, base, "one", low(4, "query"), 1), adapted(t, base, "two", low(2, "query"), 2)
+	claim := func(dir, claim string) {
+		m, err := arch.OpenCross(ctx, base, arch.Options{})
+		require.NoError(t, err)
+		defer m.Close()
+		_, err = lora.Apply(m, low(2, "query"), 3)
+		require.NoError(t, err)
+		m.Claim(json.RawMessage(claim))
+		save(t, m, opened(t, m), dir)
+	}
+	three := filepath.Join(t.TempDir(), "three")
+	claim(three, `{"epsilon":3}`)
+	parts := []rank.Part{{Ref: one, Weight: 1}, {Ref: three, Weight: 2}}
+	sum := lora.Combination{Method: lora.Cat}
+	out := filepath.Join(t.TempDir(), "out")
+	require.ErrorContains(t, rank.Combine(ctx, parts, sum, out, rank.Options{}, nil), "three claims privacy, and nothing says what")
+	require.NoDirExists(t, out)
+	require.NoError(t, rank.Combine(ctx, parts, sum, out, rank.Options{}, func(parts []json.RawMessage) (json.RawMessage, error) {
+		require.Empty(t, parts[0])
+		require.JSONEq(t, `{"epsilon":3}`, string(parts[1]))
+		return json.RawMessage(`{"epsilon":null}`), nil
+	}))
+	card, err := arch.ReadCard(out)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"epsilon":null}`, string(card.Privacy))
+	require.NoError(t, rank.Combine(ctx, []rank.Part{{Ref: one, Weight: 1}, {Ref: two, Weight: 1}}, sum, filepath.Join(t.TempDir(), "plain"), rank.Options{}, nil))
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"rung/data"
@@ -65,8 +64,12 @@ func (r *Run) setGroups() error {
 			continue
 		}
 		of := rate{r.cfg.groupOf(p.Path), cmp.Or(p.Rate, 1)}
-		if !(of.times > 0) || math.IsInf(of.times, 0) {
-			return fmt.Errorf("train: %s asks for %v times its learning rate: want a positive number", p.Path, of.times)
+		lr := r.cfg.LR
+		if of.group > 0 {
+			lr = r.cfg.Groups[of.group-1].LR
+		}
+		if !positive(of.times * lr) {
+			return fmt.Errorf("train: %s asks for %v times its learning rate, %v: want a product that single precision holds", p.Path, of.times, lr)
 		}
 		used[of.group] = true
 		at := slices.Index(r.rates, of)

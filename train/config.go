@@ -70,11 +70,17 @@ func Defaults() Config {
 	}
 }
 
+// positive reports a positive number that is one in single precision, in which kernels compute, too.
+func positive(x float64) bool { return float32(x) > 0 && x <= math.MaxFloat32 }
+
 // Check refuses what cannot be meant, whatever the model and the data. Start does so by itself.
 func (c Config) Check() error {
 	pos := func(name string, v float64) error {
 		if !(v > 0) || math.IsInf(v, 0) {
 			return fmt.Errorf("train: %s is %v, want a positive number", name, v)
+		}
+		if !positive(v) {
+			return fmt.Errorf("train: %s is %v, which single precision does not hold", name, v)
 		}
 		return nil
 	}
@@ -117,6 +123,9 @@ func (c Config) Check() error {
 	} {
 		if !(v.v >= 0) || math.IsInf(v.v, 0) {
 			return fmt.Errorf("train: %s is %v, want 0 or more", v.name, v.v)
+		}
+		if v.v > math.MaxFloat32 {
+			return fmt.Errorf("train: %s is %v, which single precision does not hold", v.name, v.v)
 		}
 	}
 	if c.Epochs == 0 && c.Steps == 0 {

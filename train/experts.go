@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -38,9 +39,9 @@ func (r *Run) setShares(n, all data.Sizes) map[backend.Axis]float64 {
 	return share
 }
 
-// readExtras returns the penalty of the last micro-batch, weighted by its share of the batch, and adds up what the program
-// reports.
-func (r *Run) readExtras(share map[backend.Axis]float64) (penalty float64, err error) {
+// askExtras asks for the penalty of the last micro-batch, to be added to penalty with its share of the batch, and for what
+// the program reports.
+func (r *Run) askExtras(q *asked, share map[backend.Axis]float64, penalty *float64) error {
 	x := &r.experts
 	if x.counts == nil {
 		x.counts, x.entropy = map[string][]float64{}, map[string]float64{}
@@ -51,33 +52,51 @@ func (r *Run) readExtras(share map[backend.Axis]float64) (penalty float64, err e
 		}
 		slices.Sort(x.read)
 	}
+	var errs []error
+	ask := func(name string, use func(v []float32)) {
+		if _, ok := r.plan.program.Out[name]; ok {
+			errs = append(errs, q.output(r.run, name, use))
+		}
+	}
 	for _, a := range []backend.Axis{backend.Tok, backend.Seq} {
-		name := nn.OnAxis(nn.OutPenalty, a)
-		if _, ok := r.plan.program.Out[name]; !ok {
-			continue
-		}
-		v, err := graph.Output[float32](r.run, name, 1, nil)
-		if err != nil {
-			return 0, err
-		}
-		penalty += share[a] * float64(v[0])
+		ask(nn.OnAxis(nn.OutPenalty, a), func(v []float32) { *penalty += share[a] * float64(v[0]) })
 	}
 	for _, path := range x.read {
-		v, err := graph.Output[float32](r.run, nn.OutReport+lora.ReportLoad+path, 1, nil)
-		if err != nil {
-			return 0, err
-		}
-		choices := x.add(path, v)
-		name := nn.OutReport + lora.ReportEntropy + path
-		if _, ok := r.plan.program.Out[name]; !ok {
-			continue
-		}
-		if v, err = graph.Output[float32](r.run, name, 1, nil); err != nil {
-			return 0, err
-		}
-		x.entropy[path] += choices * float64(v[0])
+		choices := 0.
+		ask(nn.OutReport+lora.ReportLoad+path, func(v []float32) { choices = x.add(path, v) })
+		ask(nn.OutReport+lora.ReportEntropy+path, func(v []float32) { x.entropy[path] += choices * float64(v[0]) })
 	}
-	return penalty, nil
+	return errors.Join(errs...)
+}
+
+// asked is outputs that a step wants, read together: the first read of a device's memory waits for all that it does.
+type asked []func() error
+
+// output asks for an output of one row of the last Do; use gets its values.
+func (q *asked) output(run *graph.Run, name string, use func(v []float32)) error {
+	later, err := graph.OutputLater[float32](run, name, 1)
+	if err != nil {
+		return err
+	}
+	*q = append(*q, func() error {
+		v, err := later()
+		if err == nil {
+			use(v)
+		}
+		return err
+	})
+	return nil
+}
+
+// read reads all, in the order in which they were asked for. The error is the first.
+func (q *asked) read() (err error) {
+	for _, read := range *q {
+		if e := read(); err == nil {
+			err = e
+		}
+	}
+	*q = nil
+	return err
 }
 
 // add adds counts of a module, and returns their sum.

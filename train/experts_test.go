@@ -78,6 +78,35 @@ func TestMixtureResumes(t *testing.T) {
 	}
 }
 
+// An evaluation that was cut off is made up for with the use of experts of its step.
+func TestLoadsOfEvaluationCutOff(t *testing.T) {
+	d, c := Data{examples(30), examples(10)}, config(t)
+	r, err := Start(context.Background(), newMixture(t, routers["switch"]), loss.BCE{}, d, c)
+	require.NoError(t, err)
+	all(t, r)
+	require.NoError(t, r.Close())
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	k := config(t)
+	m := hooked{ids: newMixture(t, routers["switch"]), scoring: func() {}}
+	r, err = Start(ctx, &m, loss.BCE{}, d, k)
+	require.NoError(t, err)
+	m.scoring = cancel
+	for range r.Steps() {
+	}
+	require.ErrorIs(t, r.Err(), context.Canceled)
+	require.NoError(t, r.Close())
+	k.Resume = true
+	r, err = Start(context.Background(), newMixture(t, routers["switch"]), loss.BCE{}, d, k)
+	require.NoError(t, err)
+	require.NotNil(t, r.pos.Pending)
+	all(t, r)
+	require.NoError(t, r.Close())
+	require.Equal(t, metrics(t, c.Out), metrics(t, k.Out))
+	require.Equal(t, finalState(t, c.Out), finalState(t, k.Out))
+}
+
 // The mean entropy of routers by sequence is that over sequences, however a batch is cut.
 func TestEntropyOfSequences(t *testing.T) {
 	var want *report.Experts

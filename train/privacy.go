@@ -2,7 +2,6 @@ package train
 
 import (
 	"fmt"
-	"math"
 
 	"rung/data"
 	"rung/nn"
@@ -39,7 +38,6 @@ const (
 
 // check refuses what cannot be meant, whatever the model and the data.
 func (p *Privacy) check(c *Config) error {
-	positive := func(v float64) bool { return v > 0 && !math.IsInf(v, 0) }
 	fail := func(key, format string, a ...any) error {
 		return fmt.Errorf("train: privacy.%s: %s", key, fmt.Sprintf(format, a...))
 	}
@@ -60,8 +58,8 @@ func (p *Privacy) check(c *Config) error {
 		return fail("epsilon", "missing: want epsilon, or noise")
 	case p.Epsilon != 0 && !positive(p.Epsilon):
 		return fail("epsilon", "%v, want a positive number", p.Epsilon)
-	case p.Noise != 0 && !positive(p.Noise):
-		return fail("noise", "%v, want a positive number", p.Noise)
+	case p.Noise != 0 && !(positive(p.Noise) && positive(p.Noise*p.Clip)):
+		return fail("noise", "%v, want a positive number, times clip too", p.Noise)
 	case c.Sampler != nil:
 		return fmt.Errorf("train: privacy: a sampler of its own (%s) does not go with it: units are drawn by chance alone", c.Sampler.Name())
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -36,7 +37,8 @@ type meta struct {
 	MicroTokens int             `json:"micro_tokens"`
 	Config      json.RawMessage `json:"config"`
 	Objective   string          `json:"objective"`
-	Model       string          `json:"model"` // fingerprints
+	Model       string          `json:"model"`             // fingerprints
+	Adapter     json.RawMessage `json:"adapter,omitempty"` // its settings
 	digests
 	Backend string       `json:"backend"`
 	Ledger  privacy.Mark `json:"ledger,omitzero"` // with privacy
@@ -176,6 +178,9 @@ func (r *Run) meta() meta {
 		Version: 2, Position: r.pos, Config: c, Objective: fmt.Sprintf("%s %+v", r.obj.Name(), r.obj), Model: r.model.Fingerprint(),
 		digests: r.digests, Backend: r.be.Name(),
 	}
+	if a, ok := r.model.(interface{ Settings() map[string]any }); ok && a.Settings() != nil {
+		m.Adapter, _ = json.Marshal(a.Settings())
+	}
 	if r.plan != nil {
 		m.MicroTokens = r.plan.budget
 	}
@@ -274,22 +279,19 @@ func (r *Run) same(m meta) error {
 	if m.Version != now.Version {
 		return fmt.Errorf("the state is of version %d, want %d", m.Version, now.Version)
 	}
-	var a, b map[string]json.RawMessage // as they are written: a float64 cannot tell large seeds apart
-	if err := errors.Join(json.Unmarshal(m.Config, &a), json.Unmarshal(now.Config, &b)); err != nil {
+	keys, err := changed("", m.Config, now.Config)
+	if err != nil {
 		return err
 	}
-	var keys []string
-	for k := range b {
-		if !bytes.Equal(a[k], b[k]) {
-			keys = append(keys, fmt.Sprintf("%s (was %s, is %s)", k, a[k], b[k]))
-		}
-	}
-	slices.Sort(keys)
 	if m.Objective != now.Objective {
 		keys = append(keys, fmt.Sprintf("loss (was %s, is %s)", m.Objective, now.Objective))
 	}
 	if m.Model != now.Model {
-		keys = append(keys, "the model or its adapter")
+		what, err := changed("adapter.", m.Adapter, now.Adapter)
+		if err != nil || len(what) == 0 {
+			what = []string{"the model or its adapter"}
+		}
+		keys = append(keys, what...)
 	}
 	if m.Train != now.Train {
 		keys = append(keys, "the training data")
@@ -304,6 +306,20 @@ func (r *Run) same(m meta) error {
 		return fmt.Errorf("the configuration has changed: %s", strings.Join(keys, "; "))
 	}
 	return nil
+}
+
+// changed names the settings that differ, each with both values.
+func changed(prefix string, was, is json.RawMessage) (keys []string, err error) {
+	var a, b map[string]json.RawMessage // as they are written: a float64 cannot tell large seeds apart
+	if err := errors.Join(json.Unmarshal(was, &a), json.Unmarshal(is, &b)); err != nil {
+		return nil, err
+	}
+	for _, k := range slices.Sorted(maps.Keys(b)) {
+		if !bytes.Equal(a[k], b[k]) {
+			keys = append(keys, fmt.Sprintf("%s%s (was %s, is %s)", prefix, k, a[k], b[k]))
+		}
+	}
+	return keys, nil
 }
 
 // load gives the store and the optimiser the values of a state.

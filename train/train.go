@@ -106,8 +106,9 @@ type position struct {
 	BestStep int     `json:"best_step"` // 0: none yet
 	Worse    int     `json:"worse"`     // evaluations since
 
-	// Pending is the last step while its evaluation is due: cut off, it is made up for on resuming.
-	Pending *Step `json:"pending,omitempty"`
+	// Pending is the last step while its evaluation is due: cut off, it is made up for on resuming. Loads are of its experts.
+	Pending *Step                `json:"pending,omitempty"`
+	Loads   map[string][]float64 `json:"loads,omitempty"`
 }
 
 // Start prepares a run: it reads and encodes the data, compiles, and takes Config.Out for itself. Errors
@@ -213,6 +214,9 @@ func (r *Run) encode(name string, examples iter.Seq2[data.Example, error]) (*dat
 		if err := r.ctx.Err(); err != nil {
 			return nil, err
 		}
+		if p := r.cfg.Privacy; p != nil && p.unit() == unitQuery && x.Unnamed && name == "train" {
+			return nil, fmt.Errorf("train: privacy.unit: query: %s has no id: two lines of one query would count as two units: want ids (query_id), or another unit", x.ID)
+		}
 		if err := r.model.Encode(e, x); err != nil {
 			return nil, fmt.Errorf("train: %s data: query %q: %w", name, x.ID, err)
 		}
@@ -271,11 +275,9 @@ func (r *Run) step(units []int) (Step, error) {
 	}
 	began := time.Now()
 	s := Step{N: r.pos.Step + 1, Total: r.total, Epoch: r.pos.Epoch}
-	var losses []func() (float32, error) // of each micro-batch: read when all are under way
+	var reads asked // of each micro-batch: read when all are under way
 	fail := func(err error) (Step, error) {
-		for _, loss := range losses {
-			_, _ = loss() // what has been asked for has memory until it is read
-		}
+		_ = reads.read() // what has been asked for has memory until it is read
 		return s, fmt.Errorf("train: step %d: %w", s.N, err)
 	}
 	terms := r.terms(units)
@@ -302,24 +304,15 @@ func (r *Run) step(units []int) (Step, error) {
 		if err := r.run.Do(r.ctx, &scalars, i > 0); err != nil {
 			return fail(err)
 		}
-		loss, err := graph.ScalarLater[float32](r.run, nn.OutLoss)
-		if err != nil {
+		if err := reads.output(r.run, nn.OutLoss, func(v []float32) { s.Loss += float64(v[0]) }); err != nil {
 			return fail(err)
 		}
-		losses = append(losses, loss)
-		p, err := r.readExtras(share)
-		if err != nil {
+		if err := r.askExtras(&reads, share, &s.Penalty); err != nil {
 			return fail(err)
 		}
-		s.Penalty += p
 	}
-	for len(losses) > 0 { // before the update, which one that is not finite forbids
-		l, err := losses[0]()
-		losses = losses[1:]
-		if err != nil {
-			return fail(err)
-		}
-		s.Loss += float64(l)
+	if err := reads.read(); err != nil { // before the update, which a loss that is not finite forbids
+		return fail(err)
 	}
 	s.Experts = r.experts.summary()
 	if math.IsNaN(s.Loss) || math.IsInf(s.Loss, 0) {
@@ -352,7 +345,7 @@ func (r *Run) advance(batches [][]int) error {
 	if r.pos.Batch++; r.pos.Batch == len(batches) {
 		r.pos.Epoch, r.pos.Batch = r.pos.Epoch+1, 0
 	}
-	r.pos.Pending = &s
+	r.pos.Pending, r.pos.Loads = &s, r.experts.loads()
 	return r.log.Step(s.record())
 }
 
@@ -360,7 +353,7 @@ func (r *Run) advance(batches [][]int) error {
 func (r *Run) conclude() (Step, error) {
 	s := *r.pos.Pending
 	if r.pos.Step == r.total || due(r.pos.Step, r.cfg.EvalEvery, r.pos.Batch == 0) {
-		rec := report.Record{Step: s.N, Loads: r.experts.loads()}
+		rec := report.Record{Step: s.N, Loads: r.pos.Loads}
 		var e *Evaluation
 		var err error
 		if r.dev != nil {
@@ -381,7 +374,7 @@ func (r *Run) conclude() (Step, error) {
 			r.count(e)
 		}
 	}
-	r.pos.Pending = nil
+	r.pos.Pending, r.pos.Loads = nil, nil
 	return s, nil
 }
 

@@ -101,7 +101,7 @@ func (row *jsonRow) example(line int) (data.Example, int, error) {
 		return data.Example{}, 0, errors.New(`more than one of "positive_passages", "pos" and "candidates"`)
 	}
 	b := &builder{ex: data.Example{ID: fmt.Sprintf("line%d", line), Query: *row.Query, Domain: row.Domain}}
-	if row.QueryID != nil {
+	if b.ex.Unnamed = row.QueryID == nil; row.QueryID != nil {
 		if b.ex.ID = string(*row.QueryID); b.ex.ID == "" {
 			return data.Example{}, 0, errors.New(`the field "query_id" is empty`)
 		}

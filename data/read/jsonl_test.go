@@ -18,7 +18,7 @@ func TestJSONL(t *testing.T) {
 	}
 	want := []data.Example{
 		{ID: "t1", Query: "q1", Candidates: []data.Candidate{{ID: "d1", Text: "T x", Label: 1}, {ID: "2", Text: "y"}}},
-		{ID: "line3", Query: "q2", Candidates: []data.Candidate{{ID: textID("x"), Text: "x", Label: 1}, {ID: textID("y"), Text: "y", Label: 1}, {ID: textID("z"), Text: "z"}}},
+		{ID: "line3", Unnamed: true, Query: "q2", Candidates: []data.Candidate{{ID: textID("x"), Text: "x", Label: 1}, {ID: textID("y"), Text: "y", Label: 1}, {ID: textID("z"), Text: "z"}}},
 		{ID: "3", Query: "q3 😀", Candidates: []data.Candidate{{ID: "a", Text: "x", Label: 2}, {ID: textID("T y"), Text: "T y", Label: .5}, {ID: textID("z"), Text: "z", Label: -1}}},
 	}
 	text := strings.Join(lines, "\n")

@@ -39,6 +39,8 @@ type Model interface {
 	SaveValues(dir string, value func(path string) ([]float32, error)) error
 	// Fingerprint says what the model is: a run is resumed only with the same.
 	Fingerprint() string
+	// Settings are what its adapter was made by, by key; nil: it has none.
+	Settings() map[string]any
 	// Claim has later Saves write what is claimed of the privacy of the training data.
 	Claim(c json.RawMessage)
 	// Couples says in what the gradient of a unit depends on others of its batch, "" if in nothing.
@@ -102,6 +104,14 @@ func (t *Text) Couples() string {
 		return a.Couples()
 	}
 	return ""
+}
+
+// Settings are what the adapter was made by, by key; nil: there is none, or it does not say.
+func (t *Text) Settings() map[string]any {
+	if a, ok := t.adapter.(interface{ Settings() map[string]any }); ok {
+		return a.Settings()
+	}
+	return nil
 }
 
 // Attach tells the model that its layers are wrapped by a.

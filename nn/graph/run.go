@@ -281,34 +281,19 @@ func (r *Run) place(b backend.Buf) (backend.Memory, int) {
 	return blk.Mem, blk.Off + b.Off
 }
 
-// ScalarLater is an output of one element of the last Do, for a function to be called once, when it is wanted: until then
-// nothing waits for a device, whatever is done in between.
-func ScalarLater[F host.Float](r *Run, name string) (func() (F, error), error) {
-	b, ok := r.p.Out[name]
-	if !ok || b.Rows != 1 || b.Cols != 1 {
-		return nil, fmt.Errorf("graph: no output %q of one element", name)
-	}
-	m, off := r.place(b)
-	later, ok := m.(backend.Later)
-	if !ok {
-		v, err := Output[F](r, name, 1, nil)
-		if err != nil {
-			return nil, err
+// OutputLater is Output for a function to be called once, when it is wanted: until then nothing waits for a device, whatever
+// is done in between, if the rows lie side by side.
+func OutputLater[F host.Float](r *Run, name string, rows int) (func() ([]F, error), error) {
+	if b, ok := r.p.Out[name]; ok && same[F](r.be) == nil && (rows == 1 || b.Ld == b.Cols) && rows > 0 && rows <= b.Rows {
+		m, off := r.place(b)
+		if later, ok := m.(backend.Later); ok {
+			v := make([]F, rows*b.Cols)
+			wait, err := later.ReadLater(host.Bytes(v), int64(off)*int64(r.be.Float().Size()))
+			return func() ([]F, error) { return v, wait() }, err
 		}
-		return func() (F, error) { return v[0], nil }, nil
 	}
-	if err := same[F](r.be); err != nil {
-		return nil, err
-	}
-	v := make([]F, 1)
-	wait, err := later.ReadLater(host.Bytes(v), int64(off)*int64(r.be.Float().Size()))
-	if err != nil {
-		return nil, err
-	}
-	return func() (F, error) {
-		err := wait()
-		return v[0], err
-	}, nil
+	v, err := Output[F](r, name, rows, nil)
+	return func() ([]F, error) { return v, nil }, err
 }
 
 // UnitOffset is where the gradient of a weight begins in a unit's row; false: there is none.

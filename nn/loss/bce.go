@@ -36,7 +36,7 @@ func (BCE) CheckLabel(y float32, _ int) error {
 
 // Loss is (B,1).
 func (o BCE) Loss(p *nn.Pass, out nn.Outputs, t nn.Targets) graph.E {
-	if !(o.PosWeight >= 0) || math.IsInf(o.PosWeight, 0) {
+	if !(o.PosWeight >= 0 && o.PosWeight <= math.MaxFloat32) {
 		return p.Fail(fmt.Errorf("loss: bce: pos_weight is %v, want a positive number, or 0 for none", o.PosWeight))
 	}
 	l := p.BCE(out.Scores, t.Labels) // (B,K)

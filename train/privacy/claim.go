@@ -40,18 +40,20 @@ type Claim struct {
 	Unit       string   `json:"unit"`
 	Adjacency  string   `json:"adjacency"`
 	Units      int64    `json:"units"`
-	Sampler    string   `json:"sampler"`
-	Phases     []Phase  `json:"phases"` // q, σ and steps; one unless a run was resumed with others
-	Steps      int64    `json:"steps"`
-	Clip       float64  `json:"clip"`
-	Clipping   string   `json:"clipping"`
+	Sampler    string   `json:"sampler,omitempty"`
+	Phases     []Phase  `json:"phases,omitempty"` // q, σ and steps; one unless a run was resumed with others
+	Steps      int64    `json:"steps,omitempty"`
+	Clip       float64  `json:"clip,omitempty"`
+	Clipping   string   `json:"clipping,omitempty"`
 	Accountant string   `json:"accountant"`
 	// the bound of the second accountant, never below
-	CrossCheck string   `json:"cross_check"`
+	CrossCheck string   `json:"cross_check,omitempty"`
 	RDP        *float64 `json:"rdp_epsilon"`
 	Order      float64  `json:"rdp_order,omitempty"`
 	Public     []string `json:"public"`
 	NotCounted string   `json:"not_counted"`
+	// Parts are the claims of what the model is made of: see Combined. Units then is the least of theirs.
+	Parts []Claim `json:"parts,omitempty"`
 }
 
 // NewClaim accounts for phases on terms.
@@ -99,6 +101,9 @@ func NewClaim(t Terms, phases []Phase) (Claim, error) {
 // Check refuses what is no claim: a δ at which one unit could be published whole, numbers that are none, no
 // noise.
 func (c *Claim) Check() error {
+	if len(c.Parts) > 0 {
+		return c.checkParts()
+	}
 	if err := checkDelta(c.Delta); err != nil {
 		return err
 	}
@@ -138,7 +143,12 @@ func (c *Claim) Check() error {
 
 // Verify computes ε once more, and refuses a claim that says less than its steps cost.
 func (c *Claim) Verify() error {
-	if c.Epsilon == nil {
+	for i := range c.Parts {
+		if err := c.Parts[i].Verify(); err != nil {
+			return err
+		}
+	}
+	if c.Epsilon == nil || len(c.Parts) > 0 { // which Check adds up
 		return nil
 	}
 	e, err := Epsilon(c.Phases, c.Delta)
@@ -162,6 +172,9 @@ func (c *Claim) UnmarshalJSON(b []byte) error {
 
 // String is one paragraph for people.
 func (c *Claim) String() string {
+	if len(c.Parts) > 0 {
+		return c.ofParts()
+	}
 	var b strings.Builder
 	if c.Epsilon == nil {
 		why := c.Why

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"rung/lora"
 	"rung/rank"
+	"rung/train/privacy"
 )
 
 func combineCommand(e *Env) *cobra.Command {
@@ -35,7 +37,7 @@ are taken.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			parts := weighted(models)
 			if heads != "" {
-				c.Full = slices.IndexFunc(parts, func(p rank.Part) bool { return p.Ref == heads })
+				c.Full = slices.IndexFunc(parts, func(p rank.Part) bool { return sameRef(p.Ref, heads) })
 				if c.Full < 0 {
 					return misuse("combine: --heads-of %s is none of the adapters", heads)
 				}
@@ -49,7 +51,7 @@ are taken.`,
 			if err := isFree(out); err != nil {
 				return prefix("combine", err)
 			}
-			if err := rank.Combine(cmd.Context(), parts, c, out, rank.Options{Base: base}); err != nil {
+			if err := rank.Combine(cmd.Context(), parts, c, out, rank.Options{Base: base}, privacy.CombinedJSON); err != nil {
 				return prefix("combine", err)
 			}
 			if e.JSON {
@@ -69,6 +71,16 @@ are taken.`,
 	f.StringVar(&out, "out", "", "`DIR` of the combined adapter")
 	needed(cmd, "model", "out")
 	return cmd
+}
+
+// sameRef reports that two names are of one adapter: directories may be spelled in many ways.
+func sameRef(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, errA := os.Stat(a)
+	y, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(x, y)
 }
 
 // weighted splits what stands after the last colon off, where it is a number.

@@ -235,8 +235,8 @@ func (c *Config) check() error {
 		return bad("data.relevant", "%g is no number", d.Relevant)
 	case c.Dropout != nil && !(*c.Dropout >= 0 && *c.Dropout < 1):
 		return bad("dropout", "%g is not in [0,1)", *c.Dropout)
-	case !(c.Scale >= 0) || math.IsInf(c.Scale, 0):
-		return bad("scale", "%g, want 0 or more", c.Scale)
+	case !(c.Scale >= 0 && c.Scale <= math.MaxFloat32):
+		return bad("scale", "%g, want 0 or more, in single precision", c.Scale)
 	case c.Eval.KeepBest != "" && d.Dev == "":
 		return bad("eval.keep_best", "%s needs data.dev", c.Eval.KeepBest)
 	case c.Eval.Patience > 0 && c.Eval.KeepBest == "":

@@ -141,6 +141,12 @@ func (b *budget) report(e *Env, found string) error {
 	if err != nil {
 		return err
 	}
+	switch {
+	case b.sigma == 0:
+		e.note("warning: without noise nothing is private: the plan passes only since δ allows to publish a unit with the chance that it is drawn")
+	case math.IsInf(spent, 1):
+		e.note("warning: nothing is private: σ %g is too small for any finite ε", b.sigma)
+	}
 	var out strings.Builder
 	if e.JSON {
 		fmt.Fprintln(&out, object([]any{

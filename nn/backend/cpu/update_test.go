@@ -35,7 +35,10 @@ func update(op backend.Op, n, moments int, i [4]int, f [4]float64, factor float6
 func TestUpdates(t *testing.T) {
 	adam := [4]float64{.9, .999, 1e-8, .01}
 	for _, n := range []int{1, 13, 4096, 100_000} {
+		shrink := update(backend.Shrink, n, 0, [4]int{3}, [4]float64{40}, 1) // by .4, where weights are drawn from N(0,1)
+		shrink.ins[0] = dead
 		for name, p := range map[string]probe{
+			"shrink":   shrink,
 			"adamw":    update(backend.AdamW, n, 2, [4]int{2, 0}, adam, .5),
 			"adam":     update(backend.AdamW, n, 2, [4]int{0, 1}, adam, 1),
 			"amsgrad":  update(backend.AdamW, n, 3, [4]int{0, 0}, adam, 1),
