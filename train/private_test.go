@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rung/data"
+	"rung/lora"
 	"rung/nn"
 	"rung/nn/arch"
 	"rung/nn/backend"
@@ -53,8 +54,8 @@ func encodedTiny(t testing.TB, m ids, n int) *data.Encoded {
 
 // A unitJob computes the gradients of owners.
 type unitJob struct {
-	r *Run
-	s *graph.Store
+	r      *Run
+	params []*nn.Param
 }
 
 func newUnitJob(t testing.TB, m ids, be backend.Backend, e *data.Encoded, dims graph.Dims) *unitJob {
@@ -65,7 +66,7 @@ func newUnitJob(t testing.TB, m ids, be backend.Backend, e *data.Encoded, dims g
 	s := golden.Store(t, be, m.Params(), true)
 	require.NoError(t, run.Bind(s))
 	t.Cleanup(func() { _ = run.Close() })
-	return &unitJob{&Run{run: run, obj: loss.BCE{}, train: e, plan: &plan{dims: dims, program: p}}, s}
+	return &unitJob{&Run{run: run, obj: loss.BCE{}, train: e, plan: &plan{dims: dims, program: p}}, m.Params()}
 }
 
 // gradients are those of the owners of units, every weight's after another.
@@ -79,8 +80,11 @@ func (j *unitJob) gradients(t testing.TB, units []int) (all [][]float32) {
 	require.NoError(t, j.r.run.Do(context.Background(), &s, false))
 	for o := range owners {
 		var g []float32
-		for _, seg := range j.s.Seg {
-			v, err := graph.UnitGradient[float32](j.r.run, seg.Path, o)
+		for _, p := range j.params {
+			if !p.Trainable {
+				continue
+			}
+			v, err := graph.UnitGradient[float32](j.r.run, p.Path, o)
 			require.NoError(t, err)
 			g = append(g, v...)
 		}
@@ -91,23 +95,36 @@ func (j *unitJob) gradients(t testing.TB, units []int) (all [][]float32) {
 
 // A unit's gradient is the same bit for bit whatever stands beside it, and that of a batch of one.
 func TestUnitAmongOthers(t *testing.T) {
-	m := newTiny()
-	e := encodedTiny(t, m, 12)
-	be := workers(t, 2)
-	j := newUnitJob(t, m, be, e, graph.Dims(e.Sizes([]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11})))
-	for _, u := range []int{0, 3, 6, 9} {
-		one := newUnitJob(t, m, be, e, graph.Dims(e.Sizes([]int{u}))).gradients(t, []int{u})[0]
-		for _, others := range [][]int{{}, {1}, {1, 2, 4}, {10, 8, 7, 5, 11}} {
-			for at := range len(others) + 1 {
-				units := append(append(append([]int{}, others[:at]...), u), others[at:]...)
-				got := j.gradients(t, units)[at]
-				if at == 0 && len(others) == 0 {
-					require.Less(t, golden.Rel(got, wide(one)), 1e-6)
-					one = got
+	experts := lora.MixtureDefaults()
+	experts.Mixture.Balance = lora.BalanceNone
+	for name, adapter := range map[string]*lora.Config{"full": nil, "grouped experts": &experts} {
+		t.Run(name, func(t *testing.T) {
+			m := newTiny()
+			if adapter != nil {
+				a, err := lora.Apply(m, *adapter, 1)
+				require.NoError(t, err)
+				for _, p := range a.Own() { // B, too
+					p.Init = p.Normal(4, .2)
 				}
-				require.Equal(t, one, got, "unit %d at %d of %v", u, at, others)
 			}
-		}
+			e := encodedTiny(t, m, 12)
+			be := workers(t, 2)
+			j := newUnitJob(t, m, be, e, graph.Dims(e.Sizes([]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11})))
+			for _, u := range []int{0, 3, 6, 9} {
+				one := newUnitJob(t, m, be, e, graph.Dims(e.Sizes([]int{u}))).gradients(t, []int{u})[0]
+				for _, others := range [][]int{{}, {1}, {1, 2, 4}, {10, 8, 7, 5, 11}} {
+					for at := range len(others) + 1 {
+						units := append(append(append([]int{}, others[:at]...), u), others[at:]...)
+						got := j.gradients(t, units)[at]
+						if at == 0 && len(others) == 0 {
+							require.Less(t, golden.Rel(got, wide(one)), 1e-6)
+							one = got
+						}
+						require.Equal(t, one, got, "unit %d at %d of %v", u, at, others)
+					}
+				}
+			}
+		})
 	}
 }
 
