@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,6 +31,9 @@ const (
 	concepts = 24
 	others   = 4 // candidates that answer no task
 )
+
+// confirmed draws the test, 9 the rest: no run had seen that test before the settings were fixed.
+const confirmed = 20251127
 
 type conflict struct {
 	language *lingua.Language
@@ -68,9 +72,13 @@ func newConflict() *conflict {
 // examples are n queries of a split, the tasks in turn.
 func (c *conflict) examples(split string, n int) iter.Seq2[data.Example, error] {
 	return func(yield func(data.Example, error) bool) {
+		key := uint64(9)
+		if split == "test" {
+			key = confirmed
+		}
 		for i := range n {
 			k := uint64(0)
-			below := func(n int) int { k++; return int(philox.Uint64(9, split, uint64(i)<<16|k) % uint64(n)) }
+			below := func(n int) int { k++; return int(philox.Uint64(key, split, uint64(i)<<16|k) % uint64(n)) }
 			word := func(concept, synonym int) string {
 				w, _ := c.language.SynonymsOf(concept) // concepts that exist
 				return w[synonym]
@@ -114,30 +122,40 @@ func (c *conflict) examples(split string, n int) iter.Seq2[data.Example, error] 
 	}
 }
 
-// arms are what is compared. Experts have rank 4, of which two serve a token: LoRA of rank 8 has their active products, of
-// rank 20 as many trained parameters as five experts.
-func arms() map[string]lora.Config {
-	plain := func(rank int) lora.Config {
-		c := lora.Defaults()
-		c.Rank, c.Alpha = rank, 2*float64(rank)
-		return c
-	}
-	mix := func(set func(x *lora.Experts)) lora.Config {
-		c := lora.MixtureDefaults()
-		c.Rank, c.Alpha = 4, 8
-		set(&c.Mixture)
-		return c
-	}
-	return map[string]lora.Config{
-		"domain": mix(func(x *lora.Experts) {
+// An arm is one of the adapters that are compared.
+type arm struct {
+	name   string
+	config lora.Config
+}
+
+func plainArm(name string, rank int) arm {
+	c := lora.Defaults()
+	c.Rank, c.Alpha = rank, 2*float64(rank)
+	return arm{name, c}
+}
+
+// mixtureArm has experts of rank 4, of which two serve a row.
+func mixtureArm(name string, set func(x *lora.Experts)) arm {
+	c := lora.MixtureDefaults()
+	c.Rank, c.Alpha = 4, 8
+	set(&c.Mixture)
+	return arm{name, c}
+}
+
+// arms are what is compared, what the claim is about first. LoRA of rank 8 has the active products of two experts, of rank
+// 20 as many trained parameters as five.
+func arms() []arm {
+	return []arm{
+		mixtureArm("domain", func(x *lora.Experts) {
 			x.Router, x.Balance, x.Experts, x.SharedExperts = lora.RouteDomain, lora.BalanceNone, tasks+1, 1
 			for t := range tasks {
 				x.Domains = append(x.Domains, fmt.Sprint("task", t))
 			}
 		}),
-		"sequence":            mix(func(x *lora.Experts) { x.Router = lora.RouteSequence }),
-		"lora, equal active":  plain(8),
-		"lora, equal trained": plain(20),
+		plainArm("lora equal trained", 20),
+		plainArm("lora equal active", 8),
+		mixtureArm("token", func(x *lora.Experts) { x.Router = lora.RouteToken }),
+		mixtureArm("sequence", func(x *lora.Experts) { x.Router = lora.RouteSequence }),
 	}
 }
 
@@ -170,38 +188,51 @@ func runConflict(t *testing.T, c *conflict, cfg lora.Config, lr float64, seed ui
 // A mixture learns tasks that contradict each other better than one LoRA of as many trained parameters and one of as many
 // active products: every arm has its learning rate chosen among the same three on other data and another seed, then five
 // seeds on the test.
+//
+// Steps and rates were found on seeds 1 to 5 and another test. That was no confirmation, so that this one is on seeds and
+// a test that nothing was chosen by: seeds 11 to 15, and candidates drawn under another key for the same 480 queries that the
+// language has. They have been run once, with everything else as it was.
 func TestMixtureWins(t *testing.T) {
 	shared.Long(t)
 	c := newConflict()
 	scores := map[string][]float64{}
-	for _, name := range slices.Sorted(func(yield func(string) bool) {
-		for n := range arms() {
-			if !yield(n) {
-				return
+	for _, a := range arms() {
+		t.Run(a.name, func(t *testing.T) {
+			best, at, trained := -1., 0., 0
+			for _, lr := range []float64{5e-4, 1e-3, 2e-3} {
+				began := time.Now()
+				v, n := runConflict(t, c, a.config, lr, 100, "dev")
+				t.Logf("lr %g: dev MRR %.4f, %.0f s", lr, v, time.Since(began).Seconds())
+				if trained = n; v > best {
+					best, at = v, lr
+				}
 			}
-		}
-	}) {
-		cfg := arms()[name]
-		best, at, trained := -1., 0., 0
-		for _, lr := range []float64{5e-4, 1e-3, 2e-3} {
-			v, n := runConflict(t, c, cfg, lr, 100, "dev")
-			t.Logf("%s: lr %g: dev MRR %.4f", name, lr, v)
-			if trained = n; v > best {
-				best, at = v, lr
+			for seed := range uint64(5) {
+				v, _ := runConflict(t, c, a.config, at, 11+seed, "test")
+				t.Logf("seed %d: test MRR %.4f", 11+seed, v)
+				scores[a.name] = append(scores[a.name], v)
 			}
-		}
-		for seed := range 5 {
-			v, _ := runConflict(t, c, cfg, at, uint64(seed+1), "test")
-			scores[name] = append(scores[name], v)
-		}
-		t.Logf("%s: %d trained, lr %g: test MRR %.4f", name, trained, at, scores[name])
+			t.Logf("%d trained, lr %g: test MRR %.4f, %.4f to %.4f", trained, at, mean(scores[a.name]), slices.Min(scores[a.name]), slices.Max(scores[a.name]))
+		})
 	}
-	for _, name := range []string{"lora, equal active", "lora, equal trained"} {
-		d, p := paired(scores["domain"], scores[name])
-		t.Logf("domain - %s: %+.4f, p = %.2g", name, d, p)
-		require.Greater(t, d, 0.)
-		require.Less(t, p, .01)
+	for _, a := range arms()[1:] {
+		if scores["domain"] == nil || scores[a.name] == nil {
+			continue // -run asked for some arms only
+		}
+		d, p := paired(scores["domain"], scores[a.name])
+		t.Logf("domain - %s: %+.4f, p = %.2g", a.name, d, p)
+		if a.config.Kind == lora.Plain {
+			require.Greater(t, d, 0.)
+			require.Less(t, p, .01)
+		}
 	}
+}
+
+func mean(v []float64) (m float64) {
+	for _, x := range v {
+		m += x / float64(len(v))
+	}
+	return m
 }
 
 // paired is the mean difference of five pairs, and the two-sided p of Student's t with four degrees of freedom.
