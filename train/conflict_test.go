@@ -135,10 +135,10 @@ func plainArm(name string, rank int) arm {
 }
 
 // mixtureArm has experts of rank 4, of which two serve a row.
-func mixtureArm(name string, set func(x *lora.Experts)) arm {
+func mixtureArm(name string, set func(c *lora.Config)) arm {
 	c := lora.MixtureDefaults()
 	c.Rank, c.Alpha = 4, 8
-	set(&c.Mixture)
+	set(&c)
 	return arm{name, c}
 }
 
@@ -146,7 +146,8 @@ func mixtureArm(name string, set func(x *lora.Experts)) arm {
 // 20 as many trained parameters as five.
 func arms() []arm {
 	return []arm{
-		mixtureArm("domain", func(x *lora.Experts) {
+		mixtureArm("domain", func(c *lora.Config) {
+			x := &c.Mixture
 			x.Router, x.Balance, x.Experts, x.SharedExperts = lora.RouteDomain, lora.BalanceNone, tasks+1, 1
 			for t := range tasks {
 				x.Domains = append(x.Domains, fmt.Sprint("task", t))
@@ -154,8 +155,8 @@ func arms() []arm {
 		}),
 		plainArm("lora equal trained", 20),
 		plainArm("lora equal active", 8),
-		mixtureArm("token", func(x *lora.Experts) { x.Router = lora.RouteToken }),
-		mixtureArm("sequence", func(x *lora.Experts) { x.Router = lora.RouteSequence }),
+		mixtureArm("token", func(c *lora.Config) { c.Mixture.Router = lora.RouteToken }),
+		mixtureArm("sequence", func(c *lora.Config) { c.Mixture.Router = lora.RouteSequence }),
 	}
 }
 
@@ -235,17 +236,39 @@ func mean(v []float64) (m float64) {
 	return m
 }
 
-// paired is the mean difference of five pairs, and the two-sided p of Student's t with four degrees of freedom.
-func paired(a, b []float64) (mean, p float64) {
+// paired is the mean difference of three or five pairs, and the two-sided p of Student's t.
+func paired(a, b []float64) (diff, p float64) {
 	n := float64(len(a))
 	for i := range a {
-		mean += (a[i] - b[i]) / n
+		diff += (a[i] - b[i]) / n
 	}
 	v := 0.
 	for i := range a {
-		v += (a[i] - b[i] - mean) * (a[i] - b[i] - mean) / (n - 1)
+		v += (a[i] - b[i] - diff) * (a[i] - b[i] - diff) / (n - 1)
 	}
-	x := mean / math.Sqrt(v/n)
-	y := x * x / (x*x + 4)
-	return mean, 1 - math.Sqrt(y)*(1+(1-y)/2) // of t with 4 degrees of freedom
+	t := math.Abs(diff) / math.Sqrt(v/n)
+	switch y := math.Sqrt(t * t / (t*t + n - 1)); len(a) { // the closed forms for 2 and 4 degrees of freedom
+	case 3:
+		return diff, 1 - y
+	case 5:
+		return diff, 1 - y*(1+(1-y*y)/2)
+	}
+	return diff, math.NaN()
+}
+
+// Quantiles of t: 4.303 and 2.776 are exceeded by 5% of draws, in either direction, 9.925 and 4.604 by 1%.
+func TestPaired(t *testing.T) {
+	for _, c := range []struct {
+		t, p float64
+		n    int
+	}{{4.3027, .05, 3}, {9.9248, .01, 3}, {2.7764, .05, 5}, {4.6041, .01, 5}} {
+		a := make([]float64, c.n) // of variance 1 about c.t/√n
+		for i := range a {
+			a[i] = c.t / math.Sqrt(float64(c.n))
+		}
+		s := math.Sqrt(float64(c.n-1) / 2)
+		a[0], a[1] = a[0]+s, a[1]-s
+		_, p := paired(a, make([]float64, c.n))
+		require.InDelta(t, c.p, p, 1e-5)
+	}
 }
