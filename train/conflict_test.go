@@ -192,7 +192,9 @@ func runConflict(t *testing.T, c *conflict, cfg lora.Config, lr float64, seed ui
 //
 // Steps and rates were found on seeds 1 to 5 and another test. That was no confirmation, so that this one is on seeds and
 // a test that nothing was chosen by: seeds 11 to 15, and candidates drawn under another key for the same 480 queries that the
-// language has. They have been run once, with everything else as it was.
+// language has. They have been run once, with everything else as it was: by domain was ahead on every seed, with p = .025 against
+// LoRA of as many trained parameters and .002 against the other. The .01 that is asked below was fixed before, and the
+// first of the two misses it.
 func TestMixtureWins(t *testing.T) {
 	shared.Long(t)
 	c := newConflict()
