@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,6 +31,9 @@ const (
 	concepts = 24
 	others   = 4 // candidates that answer no task
 )
+
+// confirmed draws the test, 9 the rest: no run had seen that test before the settings were fixed.
+const confirmed = 20251127
 
 type conflict struct {
 	language *lingua.Language
@@ -68,9 +72,13 @@ func newConflict() *conflict {
 // examples are n queries of a split, the tasks in turn.
 func (c *conflict) examples(split string, n int) iter.Seq2[data.Example, error] {
 	return func(yield func(data.Example, error) bool) {
+		key := uint64(9)
+		if split == "test" {
+			key = confirmed
+		}
 		for i := range n {
 			k := uint64(0)
-			below := func(n int) int { k++; return int(philox.Uint64(9, split, uint64(i)<<16|k) % uint64(n)) }
+			below := func(n int) int { k++; return int(philox.Uint64(key, split, uint64(i)<<16|k) % uint64(n)) }
 			word := func(concept, synonym int) string {
 				w, _ := c.language.SynonymsOf(concept) // concepts that exist
 				return w[synonym]
@@ -114,30 +122,41 @@ func (c *conflict) examples(split string, n int) iter.Seq2[data.Example, error] 
 	}
 }
 
-// arms are what is compared. Experts have rank 4, of which two serve a token: LoRA of rank 8 has their active products, of
-// rank 20 as many trained parameters as five experts.
-func arms() map[string]lora.Config {
-	plain := func(rank int) lora.Config {
-		c := lora.Defaults()
-		c.Rank, c.Alpha = rank, 2*float64(rank)
-		return c
-	}
-	mix := func(set func(x *lora.Experts)) lora.Config {
-		c := lora.MixtureDefaults()
-		c.Rank, c.Alpha = 4, 8
-		set(&c.Mixture)
-		return c
-	}
-	return map[string]lora.Config{
-		"domain": mix(func(x *lora.Experts) {
+// An arm is one of the adapters that are compared.
+type arm struct {
+	name   string
+	config lora.Config
+}
+
+func plainArm(name string, rank int) arm {
+	c := lora.Defaults()
+	c.Rank, c.Alpha = rank, 2*float64(rank)
+	return arm{name, c}
+}
+
+// mixtureArm has experts of rank 4, of which two serve a row.
+func mixtureArm(name string, set func(c *lora.Config)) arm {
+	c := lora.MixtureDefaults()
+	c.Rank, c.Alpha = 4, 8
+	set(&c)
+	return arm{name, c}
+}
+
+// arms are what is compared, what the claim is about first. LoRA of rank 8 has the active products of two experts, of rank
+// 20 as many trained parameters as five.
+func arms() []arm {
+	return []arm{
+		mixtureArm("domain", func(c *lora.Config) {
+			x := &c.Mixture
 			x.Router, x.Balance, x.Experts, x.SharedExperts = lora.RouteDomain, lora.BalanceNone, tasks+1, 1
 			for t := range tasks {
 				x.Domains = append(x.Domains, fmt.Sprint("task", t))
 			}
 		}),
-		"sequence":            mix(func(x *lora.Experts) { x.Router = lora.RouteSequence }),
-		"lora, equal active":  plain(8),
-		"lora, equal trained": plain(20),
+		plainArm("lora equal trained", 20),
+		plainArm("lora equal active", 8),
+		mixtureArm("token", func(c *lora.Config) { c.Mixture.Router = lora.RouteToken }),
+		mixtureArm("sequence", func(c *lora.Config) { c.Mixture.Router = lora.RouteSequence }),
 	}
 }
 
@@ -170,51 +189,88 @@ func runConflict(t *testing.T, c *conflict, cfg lora.Config, lr float64, seed ui
 // A mixture learns tasks that contradict each other better than one LoRA of as many trained parameters and one of as many
 // active products: every arm has its learning rate chosen among the same three on other data and another seed, then five
 // seeds on the test.
+//
+// Steps and rates were found on seeds 1 to 5 and another test. That was no confirmation, so that this one is on seeds and
+// a test that nothing was chosen by: seeds 11 to 15, and candidates drawn under another key for the same 480 queries that the
+// language has. They have been run once, with everything else as it was: by domain was ahead on every seed, with p = .025 against
+// LoRA of as many trained parameters and .002 against the other. The .01 that is asked below was fixed before, and the
+// first of the two misses it.
 func TestMixtureWins(t *testing.T) {
 	shared.Long(t)
 	c := newConflict()
 	scores := map[string][]float64{}
-	for _, name := range slices.Sorted(func(yield func(string) bool) {
-		for n := range arms() {
-			if !yield(n) {
-				return
+	for _, a := range arms() {
+		t.Run(a.name, func(t *testing.T) {
+			best, at, trained := -1., 0., 0
+			for _, lr := range []float64{5e-4, 1e-3, 2e-3} {
+				began := time.Now()
+				v, n := runConflict(t, c, a.config, lr, 100, "dev")
+				t.Logf("lr %g: dev MRR %.4f, %.0f s", lr, v, time.Since(began).Seconds())
+				if trained = n; v > best {
+					best, at = v, lr
+				}
 			}
-		}
-	}) {
-		cfg := arms()[name]
-		best, at, trained := -1., 0., 0
-		for _, lr := range []float64{5e-4, 1e-3, 2e-3} {
-			v, n := runConflict(t, c, cfg, lr, 100, "dev")
-			t.Logf("%s: lr %g: dev MRR %.4f", name, lr, v)
-			if trained = n; v > best {
-				best, at = v, lr
+			for seed := range uint64(5) {
+				v, _ := runConflict(t, c, a.config, at, 11+seed, "test")
+				t.Logf("seed %d: test MRR %.4f", 11+seed, v)
+				scores[a.name] = append(scores[a.name], v)
 			}
-		}
-		for seed := range 5 {
-			v, _ := runConflict(t, c, cfg, at, uint64(seed+1), "test")
-			scores[name] = append(scores[name], v)
-		}
-		t.Logf("%s: %d trained, lr %g: test MRR %.4f", name, trained, at, scores[name])
+			t.Logf("%d trained, lr %g: test MRR %.4f, %.4f to %.4f", trained, at, mean(scores[a.name]), slices.Min(scores[a.name]), slices.Max(scores[a.name]))
+		})
 	}
-	for _, name := range []string{"lora, equal active", "lora, equal trained"} {
-		d, p := paired(scores["domain"], scores[name])
-		t.Logf("domain - %s: %+.4f, p = %.2g", name, d, p)
-		require.Greater(t, d, 0.)
-		require.Less(t, p, .01)
+	for _, a := range arms()[1:] {
+		if scores["domain"] == nil || scores[a.name] == nil {
+			continue // -run asked for some arms only
+		}
+		d, p := paired(scores["domain"], scores[a.name])
+		t.Logf("domain - %s: %+.4f, p = %.2g", a.name, d, p)
+		if a.config.Kind == lora.Plain {
+			require.Greater(t, d, 0.)
+			require.Less(t, p, .01)
+		}
 	}
 }
 
-// paired is the mean difference of five pairs, and the two-sided p of Student's t with four degrees of freedom.
-func paired(a, b []float64) (mean, p float64) {
+func mean(v []float64) (m float64) {
+	for _, x := range v {
+		m += x / float64(len(v))
+	}
+	return m
+}
+
+// paired is the mean difference of three or five pairs, and the two-sided p of Student's t.
+func paired(a, b []float64) (diff, p float64) {
 	n := float64(len(a))
 	for i := range a {
-		mean += (a[i] - b[i]) / n
+		diff += (a[i] - b[i]) / n
 	}
 	v := 0.
 	for i := range a {
-		v += (a[i] - b[i] - mean) * (a[i] - b[i] - mean) / (n - 1)
+		v += (a[i] - b[i] - diff) * (a[i] - b[i] - diff) / (n - 1)
 	}
-	x := mean / math.Sqrt(v/n)
-	y := x * x / (x*x + 4)
-	return mean, 1 - math.Sqrt(y)*(1+(1-y)/2) // of t with 4 degrees of freedom
+	t := math.Abs(diff) / math.Sqrt(v/n)
+	switch y := math.Sqrt(t * t / (t*t + n - 1)); len(a) { // the closed forms for 2 and 4 degrees of freedom
+	case 3:
+		return diff, 1 - y
+	case 5:
+		return diff, 1 - y*(1+(1-y*y)/2)
+	}
+	return diff, math.NaN()
+}
+
+// Quantiles of t: 4.303 and 2.776 are exceeded by 5% of draws, in either direction, 9.925 and 4.604 by 1%.
+func TestPaired(t *testing.T) {
+	for _, c := range []struct {
+		t, p float64
+		n    int
+	}{{4.3027, .05, 3}, {9.9248, .01, 3}, {2.7764, .05, 5}, {4.6041, .01, 5}} {
+		a := make([]float64, c.n) // of variance 1 about c.t/√n
+		for i := range a {
+			a[i] = c.t / math.Sqrt(float64(c.n))
+		}
+		s := math.Sqrt(float64(c.n-1) / 2)
+		a[0], a[1] = a[0]+s, a[1]-s
+		_, p := paired(a, make([]float64, c.n))
+		require.InDelta(t, c.p, p, 1e-5)
+	}
 }
