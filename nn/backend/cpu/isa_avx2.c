@@ -10,6 +10,7 @@
 #include "vphilox.h"
 #include "attention.h"
 #include "rows.h"
+#include "moe.h"
 #include "update.h"
 #ifdef __clang__
 #pragma clang attribute pop

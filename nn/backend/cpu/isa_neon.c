@@ -10,4 +10,5 @@
 #include "vphilox.h"
 #include "attention.h"
 #include "rows.h"
+#include "moe.h"
 #include "update.h"
