@@ -14,8 +14,15 @@ static void to_lanes(float *to, const float *x, long ld, long n, long cols) {
 
 // from_lanes copies them back to n rows of y.
 static void from_lanes(float *y, long ld, const float *from, long n, long cols) {
-	for (long i = 0; i < n; i++)
-		for (long j = 0; j < cols; j++) y[i * ld + j] = from[j * VL + i];
+	const float *r[VL];
+	float four[4 * VL];
+	for (long j = 0; j < cols; j += VL) {
+		for (int i = 0; i < VL; i++) r[i] = from + least(j + i, cols - 1) * VL;
+		for (long i = 0; i < n; i++) {
+			if (i % 4 == 0) fours(four, VL, r, i);
+			vstoren(y + i * ld + j, vload(four + i % 4 * VL), cols - j);
+		}
+	}
 }
 
 // lane_exps is to = exp(z - top) of columns, with the greatest of each lane for top. It returns their sum. A lane of
@@ -33,17 +40,28 @@ static vf lane_exps(float *to, const float *z, long cols, vf *top) {
 	return vpick(vlt(sum, vset(1)), vset(1), sum);
 }
 
-// choose is the number of the greatest key of each lane among those that are free, of equals the first. NaN is
-// chosen where it is the first that is free, as no key is greater.
-static vf choose(const float *keys, const float *free, long experts) {
-	vf at = vset(-1), best = vzero();
-	for (long e = 0; e < experts; e++) {
-		const vf key = vload(keys + e * VL), is = vload(free + e * VL);
-		const vm take = vgt(vpick(vgt(key, best), is, vpick(vlt(at, vzero()), is, vzero())), vzero());
-		best = vpick(take, key, best);
-		at = vpick(take, vset((float)e), at);
+// choose puts the numbers of the k greatest keys of each lane to chosen, of equals the first. It is NaN that is chosen
+// where that is the first of those left, as no key is greater. Keys that are taken become NaN.
+static void choose(float *chosen, float *keys, float *left, long experts, int k) {
+	int first[VL] = {0}; // of those left
+	for (long e = 0; e < experts; e++) vstore(left + e * VL, vset(1));
+	for (int j = 0; j < k; j++, chosen += VL) {
+		float start[VL];
+		for (int l = 0; l < VL; l++) chosen[l] = (float)first[l], start[l] = keys[first[l] * VL + l];
+		vf at = vload(chosen), best = vload(start), e = vzero();
+		for (const float *p = keys; p < keys + experts * VL; p += VL, e = vadd(e, vset(1))) {
+			const vf key = vload(p);
+			at = vpick(vgt(key, best), e, at);
+			best = vmax(key, best); // which stays where either is NaN
+		}
+		vstore(chosen, at);
+		for (int l = 0; l < VL; l++) {
+			const int taken = (int)chosen[l];
+			keys[taken * VL + l] = NAN;
+			left[taken * VL + l] = 0;
+			while (first[l] < experts - 1 && left[first[l] * VL + l] == 0) first[l]++;
+		}
 	}
-	return at;
 }
 
 // few says where sums of scores are at most 1e-12: gates of a sigmoid are 1 there. NaN is no such sum.
@@ -75,24 +93,19 @@ static void probabilities(float *p, const float *z, long cols, int sigmoid) {
 
 void FN(route)(const struct route *x) {
 	const long cols = x->cols, experts = cols * x->each;
-	float *z = x->lanes, *p = z + cols * VL, *keys = p + cols * VL, *free = keys + experts * VL;
-	float *chosen = free + experts * VL, *w = chosen + x->k * VL;
+	float *z = x->lanes, *p = z + cols * VL, *keys = p + cols * VL, *left = keys + experts * VL;
+	float *chosen = left + experts * VL, *w = chosen + x->k * VL;
 	for (long i = 0; i < x->rows; i += VL) {
 		const long n = least(VL, x->rows - i);
 		to_lanes(z, x->z + i * x->ldz, x->ldz, n, cols);
 		probabilities(p, z, cols, x->sigmoid);
 		for (long e = 0, c = 0; c < cols; c++)
-			for (int r = 0; r < x->each; r++, e++) {
+			for (int r = 0; r < x->each; r++, e++)
 				vstore(keys + e * VL, x->bias ? vadd(vload(p + c * VL), vset(x->bias[e])) : vload(z + c * VL));
-				vstore(free + e * VL, vset(1));
-			}
-		for (int j = 0; j < x->k; j++) {
-			vstore(chosen + j * VL, choose(keys, free, experts));
-			for (int l = 0; l < VL; l++) {
-				const int e = (int)chosen[j * VL + l], c = e / x->each;
-				free[e * VL + l] = 0;
-				w[j * VL + l] = !x->sigmoid ? z[c * VL + l] : x->bias ? keys[e * VL + l] : p[c * VL + l];
-			}
+		choose(chosen, keys, left, experts, x->k);
+		for (int j = 0; j < x->k * VL; j++) {
+			const int e = (int)chosen[j], c = e / x->each * VL + j % VL;
+			w[j] = x->sigmoid ? p[c] + (x->bias ? x->bias[e] : 0) : z[c];
 		}
 		if (x->at) from_lanes(x->at + i * x->ldat, x->ldat, chosen, n, x->k);
 		if (!x->y) continue;
