@@ -41,7 +41,7 @@ static vf lane_exps(float *to, const float *z, long cols, vf *top) {
 }
 
 // choose puts the numbers of the k greatest keys of each lane to chosen, of equals the first. It is NaN that is chosen
-// where that is the first of those left, as no key is greater. Keys that are taken become NaN.
+// where that is the first of those left, as no key is greater. Keys are lost.
 static void choose(float *chosen, float *keys, float *left, long experts, int k) {
 	int first[VL] = {0}; // of those left
 	for (long e = 0; e < experts; e++) vstore(left + e * VL, vset(1));
@@ -57,7 +57,7 @@ static void choose(float *chosen, float *keys, float *left, long experts, int k)
 		vstore(chosen, at);
 		for (int l = 0; l < VL; l++) {
 			const int taken = (int)chosen[l];
-			keys[taken * VL + l] = NAN;
+			keys[taken * VL + l] = -INFINITY; // greater than none
 			left[taken * VL + l] = 0;
 			while (first[l] < experts - 1 && left[first[l] * VL + l] == 0) first[l]++;
 		}

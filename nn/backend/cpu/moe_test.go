@@ -125,6 +125,16 @@ func TestEntropyAccuracy(t *testing.T) {
 	}
 }
 
+// TestEntropyExtremes has probabilities of nothing, and with infinities and NaN, which count nothing.
+func TestEntropyExtremes(t *testing.T) {
+	at, x := mat(backend.Tok, 1, 1, 0), mat(backend.Tok, 1, 3, 0)
+	at.values = []float64{2}
+	for i, v := range [][]float64{{0, 0, 0}, {0, 1, 3}, {1, math.NaN(), 2}, {math.Inf(1), 1, 2}, {1e-30, 0, 2e-30}} {
+		x.values = v
+		likeRef(t, fmt.Sprint(i), probe{op: backend.Load, s: counts(1, 1, 1), outs: []operand{weight(1, 3, 0), weight(1, 1, 0)}, ins: []operand{at, x}})
+	}
+}
+
 // TestTallies sums up more rows than a part has, fewer, and none.
 func TestTallies(t *testing.T) {
 	const cols = 9
