@@ -155,6 +155,18 @@ func TestTallies(t *testing.T) {
 	}
 }
 
+// TestTallyOfNone sums up no rows after some, whose sums are still in scratch.
+func TestTallyOfNone(t *testing.T) {
+	z := mat(backend.Tok, 200, 3, 0)
+	for isa, be := range backends(t, 1) {
+		s := encode[float32](t, be, probe{op: backend.ZLoss, f: [4]float64{1}, s: counts(200, 1, 1), outs: []operand{weight(1, 1, 0)}, ins: []operand{z}})
+		require.NotZero(t, s.run(t)[0][0], isa)
+		s.p.s = counts(0, 1, 1)
+		require.Zero(t, s.run(t)[0][0], isa)
+		s.close(t)
+	}
+}
+
 // TestZLossExtremes gives it rows of nothing, and with infinities and NaN.
 func TestZLossExtremes(t *testing.T) {
 	inf := math.Inf(1)
