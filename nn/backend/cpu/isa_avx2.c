@@ -11,6 +11,7 @@
 #include "attention.h"
 #include "rows.h"
 #include "group.h"
+#include "moe.h"
 #include "update.h"
 #ifdef __clang__
 #pragma clang attribute pop

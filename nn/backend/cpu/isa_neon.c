@@ -11,4 +11,5 @@
 #include "attention.h"
 #include "rows.h"
 #include "group.h"
+#include "moe.h"
 #include "update.h"

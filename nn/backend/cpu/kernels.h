@@ -237,6 +237,55 @@ struct squares {
 	long skew;
 };
 
+// Routing as package backend has it: E = cols·each experts. y and at may be null, and bias.
+struct route {
+	float *y, *at, *lanes; // (rows,E+cols), (rows,k); lanes: 2cols + 4E vectors
+	const float *z, *bias; // (rows,cols), (E)
+	long rows, cols, ldy, ldat, ldz;
+	int k, each, sigmoid;
+};
+
+struct route_grad {
+	float *dz;
+	const float *y, *at, *bias, *dy;
+	long rows, cols, lddz, ldy, ldat, lddy;
+	int k, each, sigmoid;
+};
+
+// y = by g h, by groups of rank columns. With shared the groups of h are one.
+struct gate_mul {
+	float *y;
+	const float *h, *g; // g (rows,experts)
+	long rows, experts, rank, ldy, ldh, ldg;
+	float by;
+	int shared;
+};
+
+struct gate_mul_grad {
+	float *dh, *dg; // either may be null
+	const float *h, *g, *dy;
+	long rows, experts, rank, lddh, lddg, ldh, ldg, lddy;
+	float by;
+	int shared;
+};
+
+// What rows sum up to: how many chose each expert, the columns of x, and the entropies of its rows; each may be null.
+struct tally {
+	double *chosen, *sums, *entropy; // (experts), (cols), (1)
+	const float *at, *x;             // (rows,k), (rows,cols)
+	float *lanes;                    // cols vectors
+	long rows, k, experts, cols, ldat, ldx;
+};
+
+// With l = log Σ exp z of each row: sum is Σ l², dz is f l exp(z - l). Either may be null.
+struct z_loss {
+	double *sum;
+	float *dz, *lanes; // lanes: cols vectors
+	const float *z;
+	long rows, cols, lddz, ldz;
+	float f;
+};
+
 enum { PAGE_BITS = 10 }; // elements of a page of account
 
 // Every kernel has a version for each instruction set.
@@ -244,7 +293,9 @@ enum { PAGE_BITS = 10 }; // elements of a page of account
 	F(mat) F(mat_tn) F(pack) F(add_parts) F(attn) F(attn_grad)     \
 	F(elements) F(dropout) F(norm) F(norm_dx) F(column_sums)       \
 	F(embed) F(embed_grad) F(sum_rows) F(max_rows) F(max_grad) F(adamw) F(sgd) F(squares) \
-	F(mul_cols) F(mul_sums) F(shrink) F(group) F(group_sort) F(group_tn) F(transpose)
+	F(mul_cols) F(mul_sums) F(shrink)                              \
+	F(group) F(group_sort) F(group_tn) F(transpose)                \
+	F(route) F(route_grad) F(gate_mul) F(gate_mul_grad) F(tally) F(z_loss)
 
 #define VERSION(name, isa) void name##_##isa(const struct name *);
 #define DECLARE(name) VERSIONS(VERSION, name)

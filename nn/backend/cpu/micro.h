@@ -113,20 +113,23 @@ static void panel(float *p, const float *x, long ld, long n, long k) {
 		for (int v = 0; v < NV; v++) vstore(p + v * VL, n > v * VL ? vloadn(x + v * VL, n - v * VL) : vzero());
 }
 
-// transpose copies n ≤ VL rows of VL floats to columns of a panel; missing rows are 0. Rows four apart lie in
+// fours transposes columns c to c + 3 of VL rows: each is VL floats, s from the one before. Rows four apart lie in
 // one vector, so that pairs and then pairs of pairs need only change places within 128 bits.
+INLINE void fours(float *p, long s, const float *const *r, long c) {
+	vf t0 = vquads(r, c), t1 = vquads(r + 1, c), t2 = vquads(r + 2, c), t3 = vquads(r + 3, c);
+	vf a = vpairlo(t0, t1), b = vpairlo(t2, t3), d = vpairhi(t0, t1), e = vpairhi(t2, t3);
+	vstore(p, vfourlo(a, b));
+	vstore(p + s, vfourhi(a, b));
+	vstore(p + 2 * s, vfourlo(d, e));
+	vstore(p + 3 * s, vfourhi(d, e));
+}
+
+// transpose copies n ≤ VL rows of VL floats to columns of a panel; missing rows are 0.
 static inline void transpose(float *p, const float *w, long ld, long n) {
 	static const float none[VL];
 	const float *r[VL];
 	UNROLL(16) for (int i = 0; i < VL; i++) r[i] = i < n ? w + i * ld : none;
-	UNROLL(4) for (int c = 0; c < VL; c += 4, p += 4 * NR) {
-		vf t0 = vquads(r, c), t1 = vquads(r + 1, c), t2 = vquads(r + 2, c), t3 = vquads(r + 3, c);
-		vf a = vpairlo(t0, t1), b = vpairlo(t2, t3), d = vpairhi(t0, t1), e = vpairhi(t2, t3);
-		vstore(p, vfourlo(a, b));
-		vstore(p + NR, vfourhi(a, b));
-		vstore(p + 2 * NR, vfourlo(d, e));
-		vstore(p + 3 * NR, vfourhi(d, e));
-	}
+	UNROLL(4) for (int c = 0; c < VL; c += 4) fours(p + c * NR, NR, r, c);
 }
 
 // panelT copies n ≤ NR rows of w (k columns, rows ld apart) to columns.

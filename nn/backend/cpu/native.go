@@ -51,6 +51,7 @@ func install(p *host.Pool, t *host.Kernels[float32], name string) error {
 	t[backend.AttnGrad] = s.attnGrad()
 	s.installElements(t)
 	s.installRows(t)
+	s.installMixtures(t)
 	s.installUpdates(t)
 	s.installGroups(t)
 	return p.Engage(hire)

@@ -23,8 +23,10 @@ func (s isa) installRows(t *host.Kernels[float32]) {
 	t[backend.MulColsDG] = s.columnSums(1, 0, func(a *args, lo, hi int, dg, _ mat) { s.mulSums(a, lo, hi, dg) })
 	t[backend.Embed] = byRows(s.embed)
 	t[backend.EmbedGrad] = s.embedGrad()
-	t[backend.Mean] = byRows(s.mean)
-	t[backend.MeanGrad] = bySequences(1, s.meanGrad)
+	t[backend.Mean] = byRows(func(a *args, lo, hi int) { s.sumSequences(a, lo, hi, true) })
+	t[backend.MeanGrad] = bySequences(1, func(a *args, lo, hi int) { s.toSequences(a, lo, hi, true) })
+	t[backend.SpreadGrad] = byRows(func(a *args, lo, hi int) { s.sumSequences(a, lo, hi, false) })
+	t[backend.Spread] = bySequences(1, func(a *args, lo, hi int) { s.toSequences(a, lo, hi, false) })
 	t[backend.Max] = s.max()
 	t[backend.MaxGrad] = bySequences(2, s.maxGrad)
 }
@@ -268,7 +270,16 @@ func bySequences(in int, run func(a *args, lo, hi int)) host.Kernel[float32] {
 	}}}
 }
 
-func (s isa) mean(a *args, lo, hi int) {
+// part is what a row counts in what is made of n: 1/n in a mean.
+func part(n int, mean bool) C.float {
+	if mean {
+		return 1 / C.float(n)
+	}
+	return 1
+}
+
+// sumSequences is the sums or means of the rows of sequences.
+func (s isa) sumSequences(a *args, lo, hi int, mean bool) {
 	y, x, offs := a.Dst[0], a.Src[0], a.Int[1]
 	for n := lo; n < hi; n++ {
 		from, to := int(offs[n]), int(offs[n+1])
@@ -277,12 +288,13 @@ func (s isa) mean(a *args, lo, hi int) {
 			continue
 		}
 		task(s, a, C.RUNG_TASK_sum_rows, &C.struct_sum_rows{
-			y: at(y, n, 0), x: at(x, from, 0), rows: C.long(to - from), cols: C.long(x.Cols), ldx: C.long(x.Ld), f: 1 / C.float(to-from),
+			y: at(y, n, 0), x: at(x, from, 0), rows: C.long(to - from), cols: C.long(x.Cols), ldx: C.long(x.Ld), f: part(to-from, mean),
 		})
 	}
 }
 
-func (s isa) meanGrad(a *args, lo, hi int) {
+// toSequences gives each row of a sequence the sequence's own, or its part of it.
+func (s isa) toSequences(a *args, lo, hi int, mean bool) {
 	dx, dy, offs := a.Dst[0], a.Src[0], a.Int[1]
 	for n := lo; n < hi; n++ {
 		from, to := int(offs[n]), int(offs[n+1])
@@ -291,7 +303,7 @@ func (s isa) meanGrad(a *args, lo, hi int) {
 		}
 		task(s, a, C.RUNG_TASK_elements, &C.struct_elements{ // the row of dy, again and again
 			y: at(dx, from, 0), ldy: C.long(dx.Ld), a: at(dy, n, 0), rows: C.long(to - from), cols: C.long(dx.Cols),
-			how: C.RUNG_SCALE, f: 1 / C.float(to-from),
+			how: C.RUNG_SCALE, f: part(to-from, mean),
 		})
 	}
 }

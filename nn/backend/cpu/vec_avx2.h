@@ -78,7 +78,7 @@ static inline void vstoren(float *p, vf v, long n) {
 
 // For transposes. The 128-bit parts of quads are the four floats from c on of rows r[0], r[4], and so on. Pairs
 // are the lanes of a and b in turn, of the lower or upper half of each part; fours are so of pairs.
-static inline vf vquads(const float *const *r, int c) {
+static inline vf vquads(const float *const *r, long c) {
 	return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(r[0] + c)), _mm_loadu_ps(r[4] + c), 1);
 }
 static inline vf vpairlo(vf a, vf b) { return _mm256_unpacklo_ps(a, b); }

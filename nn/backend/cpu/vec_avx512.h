@@ -67,7 +67,7 @@ static inline void vstoren(float *p, vf v, long n) {
 	else _mm512_mask_storeu_ps(p, vfirst(n), v);
 }
 
-static inline vf vquads(const float *const *r, int c) {
+static inline vf vquads(const float *const *r, long c) {
 	vf v = _mm512_castps128_ps512(_mm_loadu_ps(r[0] + c));
 	v = _mm512_mask_broadcast_f32x4(v, 0x00F0, _mm_loadu_ps(r[4] + c));
 	v = _mm512_mask_broadcast_f32x4(v, 0x0F00, _mm_loadu_ps(r[8] + c));

@@ -80,7 +80,7 @@ static inline void vstoren(float *p, vf v, long n) {
 	if (n == 3) vst1q_lane_f32(p + 2, v, 2);
 }
 
-static inline vf vquads(const float *const *r, int c) { return vload(r[0] + c); }
+static inline vf vquads(const float *const *r, long c) { return vload(r[0] + c); }
 static inline vf vpairlo(vf a, vf b) { return vzip1q_f32(a, b); }
 static inline vf vpairhi(vf a, vf b) { return vzip2q_f32(a, b); }
 static inline vf vfourlo(vf a, vf b) { return vcombine_f32(vget_low_f32(a), vget_low_f32(b)); }

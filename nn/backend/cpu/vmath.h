@@ -117,9 +117,8 @@ static inline vf vsigmoid(vf x) {
 	return vpick(vlt(x, vzero()), vmul(e, s), s);
 }
 
-// vlog1p is log(1+t) of 0 ≤ t ≤ 1: the logarithm of Cephes, after what 1+t rounds away is put back.
-static inline vf vlog1p(vf t) {
-	vf u = vadd(t, vset(1)), lost = vdiv(vsub(t, vsub(u, vset(1))), u);
+// vlogOf is log(u 2^n) + lost of 1 ≤ u ≤ 2: the logarithm of Cephes.
+static inline vf vlogOf(vf u, vf n, vf lost) {
 	vm big = vgt(u, vset(1.41421356f));
 	vf x = vsub(vpick(big, vmul(u, vset(.5f)), u), vset(1)), z = vmul(x, x);
 	vf p = vset(7.0376836292e-2f);
@@ -132,11 +131,23 @@ static inline vf vlog1p(vf t) {
 	p = vfma(p, x, vset(-2.4999993993e-1f));
 	p = vfma(p, x, vset(3.3333331174e-1f));
 	vf y = vmul(vmul(p, x), z);
-	vf e = vpick(big, vset(1), vzero());
+	vf e = vadd(n, vpick(big, vset(1), vzero()));
 	y = vfma(e, vset(-2.12194440e-4f), y);
 	y = vfma(vset(-.5f), z, y);
 	y = vadd(vadd(x, y), lost);
 	return vfma(e, vset(0.693359375f), y);
+}
+
+// vlog is log x of positive x, neither denormal nor infinite, to 2 ulp. NaN stays.
+static inline vf vlog(vf x) {
+	vf n = vtofloat(visub(vishr(vbits(x), 23), viset(127)));
+	return vlogOf(vfrombits(vior(viand(vbits(x), viset(0x7fffff)), viset(0x3f800000))), n, vsub(x, x));
+}
+
+// vlog1p is log(1+t) of 0 ≤ t ≤ 1, after what 1+t rounds away is put back.
+static inline vf vlog1p(vf t) {
+	vf u = vadd(t, vset(1));
+	return vlogOf(u, vzero(), vdiv(vsub(t, vsub(u, vset(1))), u));
 }
 
 // vsoftplus is log(1+e^x).

@@ -327,16 +327,7 @@ func balance[F host.Float](a *args[F], _, _ int) {
 			}
 		}
 	}
-	total := 0.
-	n := math.Max(1, float64(x.Rows))
-	if a.I[0] == backend.BalanceCV {
-		total = variation(sums, by, a.F[0])
-	} else {
-		for e := range by {
-			by[e] = a.F[0] * float64(experts) * share[e] / n / n
-			total += by[e] * sums[e]
-		}
-	}
+	total := Balanced(a.I[0], a.F[0], x.Rows, sums, share, by)
 	if !s.Nil() {
 		s.Row(0)[0] = F(total)
 	}
@@ -345,6 +336,20 @@ func balance[F host.Float](a *args[F], _, _ int) {
 			c.Row(0)[e] = F(v)
 		}
 	}
+}
+
+// Balanced is what backend.Balance says of the sums of columns of so many rows, and of how many rows chose each
+// expert; by (E) gets its derivative by any row.
+func Balanced(how int, f float64, rows int, sums, chosen, by []float64) (total float64) {
+	if how == backend.BalanceCV {
+		return variation(sums, by, f)
+	}
+	n := math.Max(1, float64(rows))
+	for e := range by {
+		by[e] = f * float64(len(by)) * chosen[e] / n / n
+		total += by[e] * sums[e]
+	}
+	return total
 }
 
 // variation is f times the variance of x by its squared mean, and its derivative by each element.
