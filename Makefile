@@ -47,7 +47,7 @@ test:
 
 # Tests that take minutes: whole training runs against recorded ones, where the reference data is
 long:
-	RUNG_LONG=1 go test -timeout 60m ./nn/arch ./train ./cmd/...
+	RUNG_LONG=1 go test -timeout 120m ./nn/arch ./train ./cmd/...
 
 # What is saved here, opened by Transformers, sentence-transformers and PEFT, and the other way, and training with
 # dropout beside theirs: PYTHON has them

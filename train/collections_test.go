@@ -219,7 +219,9 @@ func measured(t *testing.T, c *collection, e *data.Encoded, scores [][]float32) 
 }
 
 // runCollections trains on all collections and evaluates each by itself.
-func runCollections(t *testing.T, be backend.Backend, all []*collection, a arm, lr float64, seed uint64, of func(*collection) []data.Example) (results []*metric.Result, trained int) {
+func runCollections(t *testing.T, be backend.Backend, all []*collection, a arm, lr float64, seed uint64,
+	of func(*collection) []data.Example,
+) (results []*metric.Result, trained int) {
 	ctx := context.Background()
 	m, err := arch.OpenCross(ctx, shared.Path(t, "models", "all-MiniLM-L6-v2"), arch.Options{Labels: 1, Seed: seed, MaxLength: collectionLength})
 	require.NoError(t, err)
