@@ -189,7 +189,7 @@ func runConflict(t *testing.T, c *conflict, cfg lora.Config, lr float64, seed ui
 // five seeds on the test.
 //
 // This is the third form of it, and was run once as it stands, on seeds and test candidates that nothing was chosen by.
-// The first two had half the updates and one seed to choose the rate by: docs/adapters.md has what they gave.
+// The first two had half the updates and one seed to choose the rate by: docs/adapters.md has what all three gave.
 func TestMixtureWins(t *testing.T) {
 	shared.Long(t)
 	c := newConflict()
