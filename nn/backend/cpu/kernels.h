@@ -15,12 +15,12 @@ struct mat {
 	int first, last, gelu, acc;
 };
 
-// A tile of dw (m,n) = or += dyT x, over rows rows.
+// A tile of dw (m,n) = or += dyT f(x), over rows rows, and, unless it is null, db (m) = or += Σ dy: then n > NR.
 struct mat_tn {
 	const float *dy, *x;
-	float *dw, *packed;
+	float *dw, *db, *packed;
 	long m, n, rows, lddy, ldx, lddw;
-	int acc;
+	int acc, acc_db, gelu;
 };
 
 // One panel of n columns and k rows of w, or of its transpose.
