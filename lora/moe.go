@@ -15,9 +15,9 @@ import (
 //	y = Base(x) + Scale Σ_e g_e B_e A_e dropout(x)
 //
 // The gates g (rows,E) are 0 for all experts but those that are chosen for a row; none is left out, whatever the load.
-// A (E·R,in) and B (out,E·R) are those of all experts side by side. The sum is two matmuls with the gates between them:
-// grouped by experts, or where these are few of all of them. With one A for all it is (R,in) (Tian et al. 2024, HydraLoRA). With RouteRank the experts are the R ranks of one
-// adapter, E = R (SMoRA).
+// A (E·R,in) and B (out,E·R) are those of all experts side by side. The sum is two products with the gates between them: of
+// each row with its own experts, or, where there are few others, of all rows with all. With one A for all it is (R,in) (Tian
+// et al. 2024, HydraLoRA). With RouteRank the experts are the R ranks of one adapter, E = R (SMoRA).
 type MixtureLinear struct {
 	Path    string // of the module
 	Base    *nn.Linear

@@ -31,6 +31,9 @@ func (o group) columns(x, w, at Shape) (int, error) {
 	if ranks%o.rank != 0 {
 		return 0, fmt.Errorf("want experts of rank %d, have %d rows for all", o.rank, ranks)
 	}
+	if experts := ranks / o.rank; experts > backend.MaxExperts {
+		return 0, fmt.Errorf("want at most %d experts, have %d", backend.MaxExperts, experts)
+	}
 	return c, nil
 }
 

@@ -133,6 +133,9 @@ func TestRouteErrors(t *testing.T) {
 		"graph: group[T[5 4] [10 4] T[5 2]]: want experts of rank 3, have 10 rows for all": func(b *graph.Builder) {
 			b.GroupIn(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Param("w", 10, 4), b.Input("at", graph.Rows(backend.Tok, 5, 2)), 3, false)
 		},
+		"graph: group[T[5 4] [257 4] T[5 2]]: want at most 256 experts, have 257": func(b *graph.Builder) {
+			b.GroupIn(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Param("w", 257, 4), b.Input("at", graph.Rows(backend.Tok, 5, 2)), 1, false)
+		},
 		"graph: group[T[5 4] [10 4] T[5 2]]: want rows of 10": func(b *graph.Builder) {
 			b.GroupIn(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Param("w", 10, 4), b.Input("at", graph.Rows(backend.Tok, 5, 2)), 2, true)
 		},

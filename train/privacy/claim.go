@@ -115,12 +115,13 @@ func (c *Claim) Check() error {
 		return fmt.Errorf("privacy: claim: no unit: what is protected?")
 	case c.Units < 1:
 		return fmt.Errorf("privacy: claim: %d units", c.Units)
-	case c.Delta >= 1/float64(c.Units):
-		return fmt.Errorf("privacy: claim: δ %g, want less than 1/%d, one over the number of units: at that δ a unit may be published", c.Delta, c.Units)
 	case !(c.Clip > 0) || math.IsInf(c.Clip, 1):
 		return fmt.Errorf("privacy: claim: clipping norm %g, want a finite number above 0", c.Clip)
 	case c.Clipping == "":
 		return fmt.Errorf("privacy: claim: no clipping mode")
+	}
+	if err := c.checkChance(); err != nil {
+		return err
 	}
 	for _, p := range c.Phases {
 		if p.Sigma == 0 {
@@ -137,6 +138,14 @@ func (c *Claim) Check() error {
 		if c.Why != "" {
 			return fmt.Errorf("privacy: claim: ε %g, though none is claimed: %s", *e, c.Why)
 		}
+	}
+	return nil
+}
+
+// checkChance refuses a δ that allows to publish a unit.
+func (c *Claim) checkChance() error {
+	if c.Delta >= 1/float64(c.Units) {
+		return fmt.Errorf("privacy: claim: δ %g, want less than 1/%d, one over the number of units: at that δ a unit may be published", c.Delta, c.Units)
 	}
 	return nil
 }

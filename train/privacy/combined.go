@@ -59,7 +59,8 @@ func Combined(parts []*Claim) *Claim {
 	return c
 }
 
-// CombinedJSON is Combined of claims as cards of models have them; an empty one is none.
+// CombinedJSON is Combined of claims as cards of models have them; an empty one is none. One that says less than its steps
+// cost is refused.
 func CombinedJSON(parts []json.RawMessage) (json.RawMessage, error) {
 	claims := make([]*Claim, len(parts))
 	for i, b := range parts {
@@ -67,8 +68,12 @@ func CombinedJSON(parts []json.RawMessage) (json.RawMessage, error) {
 			continue
 		}
 		claims[i] = new(Claim)
-		if err := json.Unmarshal(b, claims[i]); err != nil {
-			return nil, err
+		err := json.Unmarshal(b, claims[i])
+		if err == nil {
+			err = claims[i].Verify()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("part %d of %d: %w", i+1, len(parts), err)
 		}
 	}
 	c := Combined(claims)
@@ -87,17 +92,20 @@ func (c *Claim) checkParts() error {
 		}
 		parts = append(parts, &c.Parts[i])
 	}
-	if c.Epsilon == nil {
-		return nil
-	}
 	want := Combined(parts)
 	switch {
+	case c.Epsilon == nil && c.Why != "":
+		return nil
+	case c.Epsilon == nil:
+		return fmt.Errorf("privacy: claim: no ε, and not why none is claimed")
 	case want.Epsilon == nil || c.Why != "":
 		return fmt.Errorf("privacy: claim: ε %g, though none is claimed: %s%s", *c.Epsilon, c.Why, want.Why)
 	case !(*c.Epsilon >= *want.Epsilon) || !(c.Delta >= want.Delta) || c.Unit != want.Unit:
 		return fmt.Errorf("privacy: claim: it says ε %g, δ %g for %s, but its parts cost ε %g, δ %g for %s", *c.Epsilon, c.Delta, c.Unit, *want.Epsilon, want.Delta, want.Unit)
+	case c.Units != want.Units || c.Adjacency != want.Adjacency:
+		return fmt.Errorf("privacy: claim: it says %d units, neighbours are %s, but its parts %d, %s", c.Units, c.Adjacency, want.Units, want.Adjacency)
 	}
-	return nil
+	return c.checkChance()
 }
 
 // ofParts is one paragraph for people.

@@ -2,6 +2,7 @@ package privacy
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -55,6 +56,19 @@ func TestCombined(t *testing.T) {
 	tiny := .01
 	low.Epsilon = &tiny
 	require.ErrorContains(t, Combined([]*Claim{&low, b}).Verify(), "but its steps cost")
+	_, err = CombinedJSON([]json.RawMessage{marshal(t, b), marshal(t, &low)})
+	require.EqualError(t, err, fmt.Sprintf("part 2 of 2: privacy: claim: it says ε 0.01, but its steps cost %v", *a.Epsilon))
+	for want, change := range map[string]func(c *Claim){
+		"501 units": func(c *Claim) { c.Units++ },
+		"0 units":   func(c *Claim) { c.Units = 0 },
+		"replace":   func(c *Claim) { c.Adjacency = "replace one unit" },
+		"δ 0.9":     func(c *Claim) { c.Delta = .9 },
+		"no ε":      func(c *Claim) { c.Epsilon = nil },
+	} {
+		other := *c
+		change(&other)
+		require.ErrorContains(t, other.Check(), want)
+	}
 }
 
 func TestCombinedOfNothing(t *testing.T) {
