@@ -170,6 +170,8 @@ func (c *Combination) check(parts []Part) error {
 		switch {
 		case math.IsNaN(p.Weight) || math.IsInf(p.Weight, 0):
 			return fmt.Errorf("%s: weight %v is no finite number", f.dir, p.Weight)
+		case p.Weight != 0 && !single(p.Weight):
+			return fmt.Errorf("%s: weight %v: single precision does not hold it", f.dir, p.Weight)
 		case f.Config.Kind != Plain:
 			return fmt.Errorf("%s: adapters of kind %s have no sum: %s", f.dir, f.Config.Kind, noSum[f.Config.Kind])
 		case f.Config.Init == InitPiSSA:

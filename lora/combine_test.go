@@ -193,18 +193,20 @@ func TestCombineErrors(t *testing.T) {
 		parts []Part
 	}{
 		"no adapters": {Combination{Method: Cat}, nil},
-		`method "mean" is none of cat, svd, linear, ties`: {Combination{Method: "mean"}, []Part{{lora, 1}}},
-		"rank 2: only svd takes one":                      {Combination{Method: Cat, Rank: 2}, []Part{{lora, 1}}},
-		"density 0 is not in (0,1]":                       {Combination{Method: TIES}, []Part{{lora, 1}}},
-		"density 0.5: only ties takes one":                {Combination{Method: SVD, Density: .5}, []Part{{lora, 1}}},
-		"weight NaN is no finite number":                  {Combination{Method: Cat}, []Part{{lora, math.NaN()}}},
-		"there is no adapter 1 of 1":                      {Combination{Method: Cat, Full: 1}, []Part{{lora, 1}}},
-		"adapters of kind dora have no sum":               {Combination{Method: Cat}, []Part{{lora, 1}, {dora, 1}}},
-		"adapters of kind ia3 have no sum":                {Combination{Method: Cat}, []Part{{ia3, 1}}},
-		"its base is not the untouched one":               {Combination{Method: Cat}, []Part{{pissa, 1}}},
-		`is for the base "org/other", `:                   {Combination{Method: Cat}, []Part{{lora, 1}, {elsewhere, 1}}},
-		"ranks 4 and 2: linear wants equal ones":          {Combination{Method: Sum}, []Part{{lora, 1}, {other, 1}}},
-		"do not train the same modules in full":           {Combination{Method: Cat, Full: -1}, []Part{{lora, 1}, {full, 1}}},
+		`method "mean" is none of cat, svd, linear, ties`:  {Combination{Method: "mean"}, []Part{{lora, 1}}},
+		"rank 2: only svd takes one":                       {Combination{Method: Cat, Rank: 2}, []Part{{lora, 1}}},
+		"density 0 is not in (0,1]":                        {Combination{Method: TIES}, []Part{{lora, 1}}},
+		"density 0.5: only ties takes one":                 {Combination{Method: SVD, Density: .5}, []Part{{lora, 1}}},
+		"weight NaN is no finite number":                   {Combination{Method: Cat}, []Part{{lora, math.NaN()}}},
+		"weight 1e+39: single precision does not hold it":  {Combination{Method: Cat}, []Part{{lora, 1e39}}},
+		"weight -1e-60: single precision does not hold it": {Combination{Method: Cat}, []Part{{lora, -1e-60}}},
+		"there is no adapter 1 of 1":                       {Combination{Method: Cat, Full: 1}, []Part{{lora, 1}}},
+		"adapters of kind dora have no sum":                {Combination{Method: Cat}, []Part{{lora, 1}, {dora, 1}}},
+		"adapters of kind ia3 have no sum":                 {Combination{Method: Cat}, []Part{{ia3, 1}}},
+		"its base is not the untouched one":                {Combination{Method: Cat}, []Part{{pissa, 1}}},
+		`is for the base "org/other", `:                    {Combination{Method: Cat}, []Part{{lora, 1}, {elsewhere, 1}}},
+		"ranks 4 and 2: linear wants equal ones":           {Combination{Method: Sum}, []Part{{lora, 1}, {other, 1}}},
+		"do not train the same modules in full":            {Combination{Method: Cat, Full: -1}, []Part{{lora, 1}, {full, 1}}},
 	} {
 		err := c.c.Combine(t.TempDir(), c.parts...)
 		require.ErrorContains(t, err, want)

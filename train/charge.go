@@ -126,9 +126,9 @@ func (r *Run) settle(saved bool, mark privacy.Mark, total int) error {
 	if p.Clipping == clipPerLayer {
 		terms.Clipping = privacy.LayerClip
 	}
-	if claimed(r.model) {
-		terms.Public[1] = "the base model, which has a claim of its own: what both say of the same units adds up"
-		r.warnings = append(r.warnings, "privacy: the base model was trained with privacy itself: on the same units, what it spent adds to ε")
+	if says, warning := claimOfBase(r.model); says != "" {
+		terms.Public[1] = says
+		r.warnings = append(r.warnings, warning)
 	}
 	terms.Public = append(terms.Public, p.Given...)
 	if p.Dev == "public" && r.dev != nil {
@@ -153,10 +153,20 @@ func (r *Run) settle(saved bool, mark privacy.Mark, total int) error {
 	return nil
 }
 
-// claimed reports that the directory which a model was opened from claims privacy.
-func claimed(m Model) bool {
-	c, ok := m.(interface{ Card() *arch.Card })
-	return ok && c.Card() != nil && len(c.Card().Privacy) > 0
+// claimOfBase is what a claim says of a base whose directory claims privacy, or tells that parts of it do, and a warning; ""
+// where it does neither.
+func claimOfBase(m Model) (says, warning string) {
+	x, ok := m.(interface{ Card() *arch.Card })
+	if !ok || x.Card() == nil || len(x.Card().Privacy) == 0 {
+		return "", ""
+	}
+	var c privacy.Claim
+	if err := json.Unmarshal(x.Card().Privacy, &c); err == nil && c.Epsilon == nil {
+		return fmt.Sprintf("the base model, of which as a whole no privacy is claimed (%s): what it tells of the same units is not counted", c.Why),
+			fmt.Sprintf("privacy: no privacy is claimed of the base model as a whole (%s): where it saw the same units, ε does not hold", c.Why)
+	}
+	return "the base model, which has a claim of its own: what both say of the same units adds up",
+		"privacy: the base model was trained with privacy itself: on the same units, what it spent adds to ε"
 }
 
 // begin puts the secret and the record of a new run into its directory, once nothing of the setup can fail any more. The

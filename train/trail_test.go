@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,19 +122,31 @@ func TestDigestOfOwners(t *testing.T) {
 }
 
 // carded is a model that was opened from a directory with a claim.
-type carded struct{ ids }
+type carded struct {
+	ids
+	claim string
+}
 
-func (carded) Card() *arch.Card { return &arch.Card{Privacy: []byte("{}")} }
+func (c carded) Card() *arch.Card { return &arch.Card{Privacy: []byte(c.claim)} }
 
 // A base that has spent something itself is no public one, and a claim says what its maker took to be public.
 func TestClaimOfBase(t *testing.T) {
 	c := privateConfig(t)
 	c.Privacy.Given = []string{"how it was thinned"}
-	r, err := Start(context.Background(), carded{newTiny()}, loss.BCE{}, Data{examples(60), nil}, noDev(c))
+	r, err := Start(context.Background(), carded{newTiny(), "{}"}, loss.BCE{}, Data{examples(60), nil}, noDev(c))
 	require.NoError(t, err)
 	require.Contains(t, r.Claim().Public, "the base model, which has a claim of its own: what both say of the same units adds up")
 	require.Contains(t, r.Claim().Public, "how it was thinned")
 	require.Contains(t, r.Warnings(), "privacy: the base model was trained with privacy itself: on the same units, what it spent adds to ε")
+
+	// Of one that is made of this and of something without a claim nothing is known.
+	b, err := json.Marshal(privacy.Combined([]*privacy.Claim{r.Claim(), nil}))
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	r, err = Start(context.Background(), carded{newTiny(), string(b)}, loss.BCE{}, Data{examples(60), nil}, noDev(privateConfig(t)))
+	require.NoError(t, err)
+	require.Contains(t, r.Claim().Public, "the base model, of which as a whole no privacy is claimed (part 2 of 2 has no claim, so that nothing bounds what it tells): what it tells of the same units is not counted")
+	require.Contains(t, r.Warnings(), "privacy: no privacy is claimed of the base model as a whole (part 2 of 2 has no claim, so that nothing bounds what it tells): where it saw the same units, ε does not hold")
 	require.NoError(t, r.Close())
 }
 
