@@ -2,6 +2,7 @@ package train
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -72,7 +73,7 @@ func (r *Run) takeOut() error {
 		return fmt.Errorf("train: %w", err)
 	}
 	if r.cfg.Resume {
-		return r.sameKind()
+		return cmp.Or(r.sameKind(), r.begunAnew())
 	}
 	for _, name := range []string{stateDir, privacy.Dir, report.File, "best", "last"} {
 		if _, err := os.Stat(filepath.Join(r.cfg.Out, name)); err == nil {
@@ -98,6 +99,21 @@ func (r *Run) sameKind() error {
 		return fmt.Errorf("train: resume: %w", err)
 	}
 	return fmt.Errorf("train: resume %s: the run there %s (%s)", r.cfg.Out, what, other)
+}
+
+// begunAnew refuses to resume a run that has ended and whose state is gone: what it wrote would be replaced.
+func (r *Run) begunAnew() error {
+	if r.cfg.Privacy != nil { // its ledger knows
+		return nil
+	}
+	exists := func(name string) bool {
+		_, err := os.Stat(filepath.Join(r.cfg.Out, name))
+		return err == nil
+	}
+	if exists("last") && !exists(stateDir) {
+		return fmt.Errorf("train: resume %s: the run there has ended (last), but its state is gone: choose another directory", r.cfg.Out)
+	}
+	return nil
 }
 
 // stateDir is where the training state is: with privacy, among what must not leave the machine.

@@ -43,7 +43,41 @@ type groupIn struct{ group }
 // GroupIn is w_e x for each expert e that a row of x (R,C) goes to, side by side: (R,k·rank). chosen (R,k) is a
 // Routing's, w (E·rank,C) that of all experts, or with transposed its transpose. Experts that are not chosen cost nothing.
 func (b *Builder) GroupIn(x, w, chosen E, rank int, transposed bool) E {
-	return b.Apply(groupIn{group{rank, transposed}}, x, w, chosen)
+	return b.chosen(chosen, b.Apply(groupIn{group{rank, transposed}}, x, w, chosen), func(experts int) bool {
+		return w.Shape().Size() == experts*rank*x.Shape().Cols()
+	})
+}
+
+// chosen is y, which reads a choice, or an error if that is none of a router over as many experts as fit: kernels do not look
+// at its numbers.
+func (b *Builder) chosen(at, y E, fit func(experts int) bool) E {
+	if b.err != nil {
+		return y
+	}
+	for {
+		i := at.info()
+		if o, ok := i.op.(pool); ok && o == poolFirst {
+			at = i.in[0]
+			continue
+		}
+		if _, ok := i.op.(spread); ok {
+			at = i.in[0]
+			continue
+		}
+		experts := 0
+		if i.of.OK() && i.idx == 1 {
+			switch o := i.of.info().op.(type) {
+			case route:
+				experts = i.of.info().in[0].Shape().Cols() * o.each
+			case assign:
+				experts = o.experts
+			}
+		}
+		if experts == 0 || !fit(experts) {
+			return b.fail("graph: a choice %v that is no router's over those experts", at.Shape())
+		}
+		return y
+	}
 }
 
 func (o groupIn) Name() string { return "group" }
@@ -74,7 +108,9 @@ type groupOut struct {
 // GroupOut is plus + Σ_j w_eT h_j, (R,C), over the experts e that a row goes to, j-th of them: h (R,k·rank); others as in
 // GroupIn.
 func (b *Builder) GroupOut(plus, h, w, chosen E, rank int, transposed bool) E {
-	return b.Apply(groupOut{group{rank, transposed}, true}, h, w, chosen, plus)
+	return b.chosen(chosen, b.Apply(groupOut{group{rank, transposed}, true}, h, w, chosen, plus), func(experts int) bool {
+		return w.Shape().Size() == experts*rank*plus.Shape().Cols()
+	})
 }
 
 func (o groupOut) Name() string { return "group.sum" }
@@ -125,7 +161,9 @@ func (o groupDW) Lower(l *Lowering, out, in []backend.Buf) {
 type take struct{}
 
 // Take is x_e for each expert e that a row of x (R,E) goes to: (R,k), by chosen (R,k) of a Routing.
-func (b *Builder) Take(x, chosen E) E { return b.Apply(take{}, x, chosen) }
+func (b *Builder) Take(x, chosen E) E {
+	return b.chosen(chosen, b.Apply(take{}, x, chosen), func(experts int) bool { return x.Shape().Cols() == experts })
+}
 
 func (take) Name() string { return "take" }
 func (take) RowWise()     {}

@@ -148,6 +148,13 @@ func TestRouteErrors(t *testing.T) {
 		"graph: take[T[5 4] T[6 2]]: want x (R,E) and the choice (R,k)": func(b *graph.Builder) {
 			b.Take(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Input("at", graph.Rows(backend.Tok, 6, 2)))
 		},
+		"graph: a choice T[5 2] that is no router's over those experts": func(b *graph.Builder) {
+			b.Take(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Input("at", graph.Rows(backend.Tok, 5, 2)))
+		},
+		"graph: a choice T[5 3] that is no router's over those experts": func(b *graph.Builder) {
+			r := b.Route(b.Input("z", graph.Rows(backend.Tok, 5, 6)), none(), 3, backend.RouteSoftmax, 1)
+			b.GroupIn(b.Input("x", graph.Rows(backend.Tok, 5, 4)), b.Param("w", 10, 4), r.Chosen, 2, false) // of five of the six
+		},
 		"graph: assign: want ids to be an index, have T[5 4] of floats": func(b *graph.Builder) {
 			b.Assign(b.Input("h", graph.Rows(backend.Tok, 5, 4)), 3, 0)
 		},

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -51,8 +52,19 @@ are taken.`,
 			if err := isFree(out); err != nil {
 				return prefix("combine", err)
 			}
-			if err := rank.Combine(cmd.Context(), parts, c, out, rank.Options{Base: base}, privacy.CombinedJSON); err != nil {
+			whole := privacy.Claim{}
+			claims := func(parts []json.RawMessage) (json.RawMessage, error) {
+				raw, err := privacy.CombinedJSON(parts)
+				if err == nil && raw != nil {
+					err = json.Unmarshal(raw, &whole)
+				}
+				return raw, err
+			}
+			if err := rank.Combine(cmd.Context(), parts, c, out, rank.Options{Base: base}, claims); err != nil {
 				return prefix("combine", err)
+			}
+			if whole.Why != "" {
+				e.note("warning: no privacy is claimed of %s: %s", out, whole.Why)
 			}
 			if e.JSON {
 				return e.result("adapter", out)
