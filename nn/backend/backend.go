@@ -51,7 +51,6 @@ type Buf struct {
 	Axis           Axis
 	Acc            bool // a result is added to what is there
 	First          bool // it is whole and the first of the program to be added there: see Overwriter
-	Once           bool // a temporary that one call writes and one call reads: where one kernel does both it need not be written
 	ID             int  // which weight, gradient, input or index
 	Off            int  // from the start of the space or of what is bound
 	Rows, Cols, Ld int

@@ -16,10 +16,8 @@ type interval struct {
 // place gives every temporary its offset and writes it into the calls.
 func (c *compiler) place() {
 	c.p.Arena, c.p.Bound = plan(c.temps), bound(c.temps)
-	once := c.once()
 	fix := func(b *backend.Buf) {
 		if b.Space == backend.Arena {
-			b.Once = once[b.ID]
 			b.Off, b.ID = b.Off+c.temps[b.ID].off, 0
 		}
 	}
@@ -39,34 +37,6 @@ func (c *compiler) place() {
 		fix(&b)
 		c.p.Out[name] = b
 	}
-}
-
-// once finds the temporaries that one call writes and one call reads, by number.
-func (c *compiler) once() map[int]bool {
-	type uses struct{ writes, reads int }
-	seen := make([]uses, len(c.temps))
-	for i := range c.p.Calls {
-		for _, b := range c.p.Calls[i].Out {
-			if b.Space == backend.Arena {
-				seen[b.ID].writes++
-			}
-		}
-		for _, b := range c.p.Calls[i].In {
-			if b.Space == backend.Arena {
-				seen[b.ID].reads++
-			}
-		}
-	}
-	for _, b := range c.p.Out {
-		if b.Space == backend.Arena {
-			seen[b.ID].reads += 2
-		}
-	}
-	once := map[int]bool{}
-	for id, n := range seen {
-		once[id] = n == uses{1, 1}
-	}
-	return once
 }
 
 // first marks a result that is the first to be added to a gradient. The gradient of a table is not: nearly all of

@@ -15,12 +15,12 @@ struct mat {
 	int first, last, gelu, acc;
 };
 
-// A tile of dw (m,n) = or += dyT f(x), over rows rows, and, unless it is null, db (m) = or += Σ dy: then n > NR.
+// A tile of dw (m,n) = or += dyT x, over rows rows.
 struct mat_tn {
 	const float *dy, *x;
-	float *dw, *db, *packed;
+	float *dw, *packed;
 	long m, n, rows, lddy, ldx, lddw;
-	int acc, acc_db, gelu;
+	int acc;
 };
 
 // One panel of n columns and k rows of w, or of its transpose.

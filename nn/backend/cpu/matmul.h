@@ -73,61 +73,36 @@ enum { STRIP = 8 }; // rows that are copied together: memory is read along a few
 
 // columns copies m columns of x in groups of MR, k after k. The last store of a group may run over into
 // the next, which comes later, or into VL floats past the end.
-INLINE void columnsOf(float *p, const float *x, long ld, long m, long k, float *sum, const int summed) {
+static void columns(float *p, const float *x, long ld, long m, long k) {
 	for (long r0 = 0; r0 < k; r0 += STRIP)
-		for (long i = 0; i < m; i += MR) {
-			vf s[(MR + VL - 1) / VL];
-			if (summed)
-				for (long c = 0; c < least(MR, m - i); c += VL) s[c / VL] = r0 ? vloadn(sum + i + c, m - i - c) : vzero();
+		for (long i = 0; i < m; i += MR)
 			for (long r = r0; r < least(r0 + STRIP, k); r++) {
 				const int cut = r == r0 + STRIP - 1 || r == k - 1;
 				for (long c = 0; c < least(MR, m - i); c += VL) {
 					vf v = vloadn(x + r * ld + i + c, m - i - c);
-					if (summed) s[c / VL] = vadd(s[c / VL], v);
 					vstoren(p + i * k + r * MR + c, v, cut ? MR - c : VL);
 				}
 			}
-			if (summed)
-				for (long c = 0; c < least(MR, m - i); c += VL) vstoren(sum + i + c, s[c / VL], least(MR, m - i) - c);
-		}
 }
-static void columns(float *p, const float *x, long ld, long m, long k) { columnsOf(p, x, ld, m, k, 0, 0); }
 
-// columnsSummed also gives the sum of each column.
-static void columnsSummed(float *p, const float *x, long ld, long m, long k, float *sum) { columnsOf(p, x, ld, m, k, sum, 1); }
-
-// panels copies n columns of x, or GELU of them, in panels of NR.
-static void panels(float *p, const float *x, long ld, long n, long k, int gelu) {
-	void (*const copy)(float *, const float *, long, long, long) = gelu ? panelGELU : panel;
+// panels copies n columns of x in panels of NR.
+static void panels(float *p, const float *x, long ld, long n, long k) {
 	for (long r = 0; r < k; r += STRIP)
-		for (long j = 0; j < n; j += NR) copy(p + j * k + r * NR, x + r * ld + j, ld, least(NR, n - j), least(STRIP, k - r));
-}
-
-// plus is y = x, or y += x.
-static void plus(float *y, const float *x, long n, int acc) {
-	for (long j = 0; j < n; j += VL) {
-		vf v = vloadn(x + j, n - j);
-		vstoren(y + j, acc ? vadd(vloadn(y + j, n - j), v) : v, n - j);
-	}
+		for (long j = 0; j < n; j += NR) panel(p + j * k + r * NR, x + r * ld + j, ld, least(NR, n - j), least(STRIP, k - r));
 }
 
 void FN(mat_tn)(const struct mat_tn *t) {
 	if (t->rows == 0 && !t->acc)
 		for (long i = 0; i < t->m; i++)
 			for (long j = 0; j < t->n; j += VL) vstoren(t->dw + i * t->lddw + j, vzero(), t->n - j);
-	if (t->rows == 0 && t->db && !t->acc_db)
-		for (long i = 0; i < t->m; i += VL) vstoren(t->db + i, vzero(), t->m - i);
 	// Packing pays where what is packed is read several times.
-	const int packA = t->n > NR, packB = t->m > 3 * MR || t->gelu;
+	const int packA = t->n > NR, packB = t->m > 3 * MR;
 	for (long k0 = 0; k0 < t->rows; k0 += KT) {
 		long k = least(KT, t->rows - k0);
 		const float *dy = t->dy + k0 * t->lddy, *x = t->x + k0 * t->ldx;
-		float *sum = t->packed, *pb = sum + ((t->m + 15) & ~15L), *pa = pb + (t->n + NR - 1) / NR * NR * k;
-		if (t->db) {
-			columnsSummed(pa, dy, t->lddy, t->m, k, sum);
-			plus(t->db, sum, t->m, t->acc_db || k0);
-		} else if (packA) columns(pa, dy, t->lddy, t->m, k);
-		if (packB) panels(pb, x, t->ldx, t->n, k, t->gelu);
+		float *pb = t->packed, *pa = pb + (t->n + NR - 1) / NR * NR * k;
+		if (packA) columns(pa, dy, t->lddy, t->m, k);
+		if (packB) panels(pb, x, t->ldx, t->n, k);
 		for (long j = 0; j < t->n; j += NR) {
 			long n = least(NR, t->n - j);
 			int packed = packB || n % VL;

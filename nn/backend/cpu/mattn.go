@@ -8,7 +8,6 @@ import "C"
 import (
 	"unsafe"
 
-	"rung/nn/backend"
 	"rung/nn/backend/host"
 )
 
@@ -55,54 +54,17 @@ func tnParts(o, i, rows int) int {
 	return max(1, min(ceil(8, ceil(o, gradRows)*ceil(i, gradCols)), rows/1024))
 }
 
-// packedSize is a worker's scratch: rows of both factors, sums of one, and what the last store runs over.
+// packedSize is a worker's scratch: rows of both factors, and what the last store runs over.
 func (s isa) packedSize() int {
-	return s.kt*(up(gradCols, s.nr)+up(gradRows, s.mr)) + up(up(gradRows, s.mr), 16) + 64
-}
-
-// A joint is what matTN does besides: db = Σ dy, and x = GELU(pre) as it is packed. Each may be nil.
-type joint struct{ sum, gelu *args }
-
-func jointOf(a *args) (j joint) {
-	for _, b := range a.With {
-		if b.Op == backend.ColSum {
-			j.sum = b
-		} else {
-			j.gelu = b
-		}
-	}
-	return j
-}
-
-// joinTN finds the GELU that only this product reads, if no two tiles would compute the same of it, and the sums of
-// its other factor. The sums ask for one that is packed.
-func (s isa) joinTN(all []args, i int) (with []*args) {
-	a := &all[i]
-	if a.ByUnit() {
-		return nil
-	}
-	if i > 0 {
-		b := &all[i-1]
-		if b.Op == backend.Unary && b.I[0] == int(backend.GELU) && b.Out[0] == a.In[1] && b.Out[0].Once && s.tnGrid(a).down == 1 {
-			with = append(with, b)
-		}
-	}
-	if i+1 < len(all) {
-		b := &all[i+1]
-		if b.Op == backend.ColSum && b.In[0] == a.In[0] && a.In[1].Cols > s.nr {
-			with = append(with, b)
-		}
-	}
-	return with
+	return s.kt*(up(gradCols, s.nr)+up(gradRows, s.mr)) + 64
 }
 
 // matTN is dw = dyT x, by tiles of the result and, where that is small, parts of the rows.
 func (s isa) matTN() host.Kernel[float32] {
 	return host.Kernel[float32]{
-		Join: s.joinTN,
 		Scratch: func(a *args) int {
 			dw := a.Out[0]
-			return 4 * (a.Workers*s.packedSize() + tnParts(dw.Rows, dw.Cols, a.In[0].Rows)*dw.Rows*(dw.Cols+1))
+			return 4 * (a.Workers*s.packedSize() + tnParts(dw.Rows, dw.Cols, a.In[0].Rows)*dw.Rows*dw.Cols)
 		},
 		Phases: []host.Phase[float32]{
 			{
@@ -144,21 +106,9 @@ func (s isa) tileTN(a *args, g tnGrid, t int) {
 		dw, acc = s.partTN(a, p), false
 		from, to = p*dy.Rows/g.parts, (p+1)*dy.Rows/g.parts
 	}
-	with := jointOf(a)
-	if with.gelu != nil {
-		x = with.gelu.Src[0]
-	}
 	c := C.struct_mat_tn{
 		dw: at(dw, o, i), lddw: C.long(dw.Ld), lddy: C.long(dy.Ld), ldx: C.long(x.Ld),
-		m: C.long(min(g.o, dw.Rows-o)), n: C.long(min(g.i, dw.Cols-i)), rows: C.long(to - from), acc: flag(acc), gelu: flag(with.gelu != nil),
-	}
-	if with.sum != nil && i == 0 {
-		db := with.sum.Dst[0]
-		c.acc_db = flag(with.sum.Out[0].Acc)
-		if g.parts > 1 {
-			db, c.acc_db = s.partSum(a, p), 0
-		}
-		c.db = at(db, 0, o)
+		m: C.long(min(g.o, dw.Rows-o)), n: C.long(min(g.i, dw.Cols-i)), rows: C.long(to - from), acc: flag(acc),
 	}
 	if to > from { // the first row of an empty unit may be the capacity
 		c.dy, c.x = at(dy, from, o), at(x, from, i)
@@ -173,18 +123,8 @@ func (s isa) partTN(a *args, p int) mat {
 	return mat{D: all[p*rows*cols:], Rows: rows, Cols: cols, Ld: cols}
 }
 
-// partSum is the sum of dy over part p of the rows, in scratch.
-func (s isa) partSum(a *args, p int) mat {
-	rows := a.Dst[0].Rows
-	after := s.partTN(a, s.tnGrid(a).parts).D
-	return mat{D: after[p*rows:], Rows: 1, Cols: rows, Ld: rows}
-}
-
 func (s isa) addParts(a *args, lo, hi int) {
 	parts := s.tnGrid(a).parts
-	if sum := jointOf(a).sum; sum != nil && lo == 0 {
-		s.addSums(sum, 0, parts, s.partSum(a, 0))
-	}
 	for r := lo; r < hi; r++ {
 		dw := a.Dst[0]
 		var old *C.float

@@ -108,15 +108,10 @@ INLINE void edge(const int how, long m, long n, long k, const float *a, long s, 
 // Panels: NR columns of b side by side, k after k. Missing columns are 0.
 
 // panel copies n ≤ NR columns of x (k rows, ld apart).
-INLINE void panelOf(float *p, const float *x, long ld, long n, long k, const int gelu) {
+static void panel(float *p, const float *x, long ld, long n, long k) {
 	for (; k > 0; k--, x += ld, p += NR)
-		for (int v = 0; v < NV; v++) {
-			vf y = n > v * VL ? vloadn(x + v * VL, n - v * VL) : vzero();
-			vstore(p + v * VL, gelu ? vgelu(y) : y);
-		}
+		for (int v = 0; v < NV; v++) vstore(p + v * VL, n > v * VL ? vloadn(x + v * VL, n - v * VL) : vzero());
 }
-static void panel(float *p, const float *x, long ld, long n, long k) { panelOf(p, x, ld, n, k, 0); }
-static void panelGELU(float *p, const float *x, long ld, long n, long k) { panelOf(p, x, ld, n, k, 1); }
 
 // fours transposes columns c to c + 3 of VL rows: each is VL floats, s from the one before. Rows four apart lie in
 // one vector, so that pairs and then pairs of pairs need only change places within 128 bits.

@@ -41,12 +41,10 @@ type Args[F Float] struct {
 	Scratch  []byte  // what the kernel asked for, 64-byte aligned; shared by its phases and workers
 	Tasks    *Tasks  // of the phase that is being recorded
 	Workers  int
-	With     []*Args[F] // the neighbours of the call that its kernel does too: see Kernel.Join
 
 	units  [backend.NumAxes][]int32
 	stride int              // elements from unit to unit
 	adding [2]*backend.Call // the call that adds results that are First, and the one that overwrites; nil without such
-	joined bool             // the kernel of a neighbour does the call
 }
 
 // A Phase is a kernel's work on pieces of [0, N). Whoever computes an element of a result does so in
@@ -68,9 +66,7 @@ type Kernel[F Float] struct {
 	Phases  []Phase[F]
 	Scratch func(a *Args[F]) int // bytes, at the capacities of the buffers; nil: none
 	Forms   *Forms[F]            // nil: inputs are read as they are
-	// Join finds the calls right before and right after call i that the kernel does as part of it; nil: none.
-	Join  func(all []Args[F], i int) []*Args[F]
-	Marks bool // it marks the pages of tracked memory that it writes; else all of a result are marked
+	Marks   bool                 // it marks the pages of tracked memory that it writes; else all of a result are marked
 }
 
 // Kernels is a table of kernels by operation.
@@ -164,7 +160,6 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 		}
 		scratch = max(scratch, n)
 	}
-	e.join()
 	if scratch > 0 {
 		m, err := Reserve(int64(scratch))
 		if err != nil {
@@ -361,19 +356,15 @@ func (e *exec[F]) call(i int) error {
 	if a.Op == backend.Host {
 		return a.onHost()
 	}
-	if a.joined {
-		return nil
-	}
 	for k := range e.copies[i] {
 		if err := e.copies[i][k].refresh(e); err != nil {
 			return err
 		}
 	}
 	if !e.be.kernels[a.Op].Marks {
-		a.mark()
-	}
-	for _, b := range a.With {
-		b.mark()
+		for k, o := range a.Out {
+			a.OutPages[k].Use(0, extent(o))
+		}
 	}
 	phases := e.be.kernels[a.Op].Phases
 	for k := range phases {
