@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode"
 )
 
 // Names that a claim has.
@@ -101,6 +102,11 @@ func NewClaim(t Terms, phases []Phase) (Claim, error) {
 // Check refuses what is no claim: a δ at which one unit could be published whole, numbers that are none, no
 // noise.
 func (c *Claim) Check() error {
+	for _, s := range append([]string{c.Why, c.Unit, c.Adjacency, c.Sampler, c.Clipping, c.Accountant, c.CrossCheck, c.NotCounted}, c.Public...) {
+		if strings.ContainsFunc(s, unicode.IsControl) { // a second line could claim anything
+			return fmt.Errorf("privacy: claim: %q has control characters", s)
+		}
+	}
 	if len(c.Parts) > 0 {
 		return c.checkParts()
 	}

@@ -104,3 +104,16 @@ func marshal(t *testing.T, c *Claim) json.RawMessage {
 	require.NoError(t, err)
 	return b
 }
+
+// A foreign claim of several lines, of which one could be taken for another claim, is refused.
+func TestClaimOfOneLine(t *testing.T) {
+	for name, change := range map[string]func(*Claim){
+		"unit":   func(c *Claim) { c.Unit += "\nprivacy  none is lost" },
+		"public": func(c *Claim) { c.Public = []string{"a\x1b[2J"} },
+		"why":    func(c *Claim) { c.Why = "\r" },
+	} {
+		c := claimed(t, func(*Terms) {})
+		change(c)
+		require.ErrorContains(t, c.Check(), "has control characters", name)
+	}
+}
