@@ -127,8 +127,10 @@ func (s isa) groupTN() host.Kernel[float32] {
 			},
 			{
 				N: func(a *args) int {
-					seg := a.Segments(0, a.In[0].Axis, a.Src[0].Rows)
-					return of(a).experts * of(a).tiles * seg.N
+					if seg := a.Segments(0, a.In[0].Axis, a.Src[0].Rows); seg.ByUnit() {
+						return seg.N // all of a unit are one piece: there are many
+					}
+					return of(a).experts * of(a).tiles
 				},
 				Part: func(a *args) int { return 4 * sums(a) },
 				Record: func(a *args, lo, hi int) {
@@ -136,7 +138,10 @@ func (s isa) groupTN() host.Kernel[float32] {
 					seg := a.Segments(0, a.In[0].Axis, h.Rows)
 					start, order := lists(a)
 					for p := lo; p < hi; p++ {
-						tile, e, u := p%g.tiles, p/g.tiles%g.experts, p/(g.tiles*g.experts)
+						u, e, n, col, end := 0, p/g.tiles, p/g.tiles+1, p%g.tiles*C.GROUP_COLS, (p%g.tiles+1)*C.GROUP_COLS
+						if seg.ByUnit() {
+							u, e, n, col, end = p, 0, g.experts, 0, x.Cols
+						}
 						dw, from, to := seg.At(u)
 						ldq, ldc := dw.Ld, 1
 						if a.I[0] == 1 {
@@ -144,8 +149,8 @@ func (s isa) groupTN() host.Kernel[float32] {
 						}
 						taskAt(s, a, C.RUNG_TASK_group_tn, unsafe.Offsetof(C.struct_group_tn{}.sums), &C.struct_group_tn{
 							h: at0(h), x: at0(x), start: start, order: order, dw: at0(dw),
-							expert: C.long(e), rank: C.long(g.rank), from: C.long(from), to: C.long(to),
-							col: C.long(tile * C.GROUP_COLS), end: C.long(min((tile+1)*C.GROUP_COLS, x.Cols)),
+							expert: C.long(e), experts: C.long(n), rank: C.long(g.rank), from: C.long(from), to: C.long(to),
+							col: C.long(col), end: C.long(min(end, x.Cols)),
 							ldh: C.long(h.Ld), ldx: C.long(x.Ld), ldq: C.long(ldq), ldc: C.long(ldc), acc: flag(a.Out[0].Acc),
 						})
 					}

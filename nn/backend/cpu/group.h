@@ -189,7 +189,8 @@ static void group_block(const struct group_tn *g, const struct slot *slots, long
 
 enum { GROUP_SLOTS = 64 }; // whose columns stay in the first cache
 
-void FN(group_tn)(const struct group_tn *g) {
+// group_piece is GROUP_COLS columns of one expert.
+static void group_piece(const struct group_tn *g) {
 	const struct slot *slots = g->order + g->start[g->expert];
 	long all = g->start[g->expert + 1] - g->start[g->expert], s = since(slots, all, g->from), end = since(slots, all, g->to), n = g->end - g->col;
 	if (s == end) group_block(g, slots, 0, 1);
@@ -205,5 +206,14 @@ void FN(group_tn)(const struct group_tn *g) {
 		for (long q = 0; q < g->rank; q++) {
 			float *y = dw + q * g->ldq + c * g->ldc, v = g->sums[q * GROUP_COLS + c];
 			*y = g->acc ? *y + v : v;
+		}
+}
+
+void FN(group_tn)(const struct group_tn *g) {
+	struct group_tn p = *g;
+	for (p.expert = g->expert; p.expert < g->experts; p.expert++)
+		for (p.col = g->col; p.col < g->end; p.col += GROUP_COLS) {
+			p.end = least(p.col + GROUP_COLS, g->end);
+			group_piece(&p);
 		}
 }

@@ -149,14 +149,14 @@ struct group_sort {
 
 enum { GROUP_COLS = 64 }; // of a piece of such a gradient
 
-// Columns col to end of what slots of rows from up to to add to the gradient of an expert's weight, whose rows are ldq
-// and whose columns are ldc floats apart.
+// Columns col to end of what slots of rows from up to to add to the gradients of the weights of experts from expert up to
+// experts; rows are ldq and columns ldc floats apart.
 struct group_tn {
 	const float *h, *x;
 	const int32_t *start;
 	const struct slot *order;
 	float *dw, *sums; // sums (rank,GROUP_COLS) is scratch
-	long expert, rank, from, to, col, end, ldh, ldx, ldq, ldc;
+	long expert, experts, rank, from, to, col, end, ldh, ldx, ldq, ldc;
 	int acc;
 };
 
