@@ -46,14 +46,8 @@ func (e *encoder) groupTN(r *resolved) error {
 	first.grid[2] = int(a.splits)
 	if a.splits == 1 {
 		e.add(r.Node, first)
-		return nil
+	} else {
+		e.inParts(r, first, size)
 	}
-	first.scratch, first.does, first.moves = true, []backend.Call{reads(r.Call)}, int(a.splits)*size
-	e.need(first.moves)
-	e.add(r.Node, first)
-	e.add(r.Node, launch{
-		kernel: "sum_products", grid: [3]int{ceil(size, threads), 1, 1}, block: threads, args: a, scratch: true,
-		does: []backend.Call{writes(out)}, moves: first.moves,
-	})
 	return nil
 }

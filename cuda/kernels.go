@@ -249,6 +249,18 @@ func sumRows(kernel string, n int) func(*encoder, *resolved) error {
 	}
 }
 
+// inParts launches a kernel whose parts of the rows give partial sums of a result of so many elements, and what adds those up.
+func (e *encoder) inParts(r *resolved, first launch, size int) {
+	parts := int(r.a.splits) * size
+	e.need(parts)
+	first.scratch, first.does, first.moves = true, []backend.Call{reads(r.Call)}, parts
+	e.add(r.Node, first)
+	e.add(r.Node, launch{
+		kernel: "sum_products", grid: [3]int{ceil(size, threads), 1, 1}, block: threads, args: &r.a, scratch: true,
+		does: []backend.Call{writes(r.Out...)}, moves: parts,
+	})
+}
+
 // few is how many rows a table has at most whose gradient is summed by parts of the rows.
 const few = 16
 
@@ -265,16 +277,7 @@ func (e *encoder) embedGrad(r *resolved) error {
 	}
 	if units == 0 && out.Rows <= few {
 		a.splits = int32(max(1, min(mostParts, ceil(dy.Rows, splitRows))))
-		parts := int(a.splits) * size
-		e.need(parts)
-		e.add(r.Node, launch{
-			kernel: "embed_few", grid: [3]int{out.Rows, int(a.splits), 1}, block: threads, args: a, scratch: true,
-			does: []backend.Call{reads(r.Call)}, moves: parts,
-		})
-		e.add(r.Node, launch{
-			kernel: "sum_products", grid: [3]int{ceil(size, threads), 1, 1}, block: threads, args: a, scratch: true,
-			does: []backend.Call{writes(out)}, moves: parts,
-		})
+		e.inParts(r, launch{kernel: "embed_few", grid: [3]int{out.Rows, int(a.splits), 1}, block: threads, args: a}, size)
 		return nil
 	}
 	a.units, a.stride, a.most = units, stride, int32(most)
