@@ -317,3 +317,14 @@ func TestMixtureFingerprint(t *testing.T) {
 	}
 	require.Len(t, seen, 6)
 }
+
+// Many experts for each that a row goes to are grouped; few, and ranks as experts, are side by side.
+func TestMixtureForm(t *testing.T) {
+	for name, grouped := range map[string]bool{
+		"token": false, "all": false, "sequence": false, "domain": false, "rank": false,
+		"grouped": true, "grouped sequence": true, "grouped domain": true, "grouped, shared A": true,
+	} {
+		cfg := mixtures()[name]
+		require.Equal(t, grouped, newMixture("l", nn.NewLinear("l", 8, 8, true), cfg.Rank, &cfg, 1, 1).grouped, name)
+	}
+}
