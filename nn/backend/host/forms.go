@@ -28,10 +28,21 @@ type form[F Float] struct {
 	sync.Mutex
 	key     formKey
 	users   int // guarded by the cache
-	mem     *Memory
+	shelf   *shelf
+	b       []byte
 	made    bool
 	version uint64
 }
+
+// A shelf is the memory of the forms that one program made: together they are large enough for huge pages.
+type shelf struct {
+	mem   *Memory
+	taken int
+	forms int // those that are not dropped; guarded by the cache
+}
+
+// shelfSize is the bytes of a shelf, of which those that no form takes cost nothing.
+const shelfSize = 32 << 20
 
 // formKey tells forms apart. The pointer to the version is part of it: as long as a program holds
 // that, nobody else's weights can have the same.
@@ -48,27 +59,34 @@ type cache[F Float] struct {
 	forms map[formKey]*form[F]
 }
 
-// take finds or reserves the form of a weight for one more user.
-func (c *cache[F]) take(key formKey, bytes int) (*form[F], error) {
+// take finds the form of a weight, or puts it on the shelf, for one more user. A full shelf, or none, is replaced.
+func (c *cache[F]) take(key formKey, bytes int, on **shelf) (*form[F], error) {
 	c.Lock()
 	defer c.Unlock()
 	f := c.forms[key]
 	if f == nil {
-		m, err := Reserve(int64(bytes))
-		if err != nil {
-			return nil, err
+		s := *on
+		if s == nil || s.forms == 0 || s.taken+bytes > len(s.mem.b) {
+			m, err := Reserve(int64(max(bytes, shelfSize)))
+			if err != nil {
+				return nil, err
+			}
+			s = &shelf{mem: m}
+			*on = s
 		}
+		f = &form[F]{key: key, shelf: s, b: s.mem.b[s.taken : s.taken+bytes : s.taken+bytes]}
+		s.taken += bytes
+		s.forms++
 		if c.forms == nil {
 			c.forms = map[formKey]*form[F]{}
 		}
-		f = &form[F]{key: key, mem: m}
 		c.forms[key] = f
 	}
 	f.users++
 	return f, nil
 }
 
-// drop lets go of a form, which is freed with its last user.
+// drop lets go of a form. A shelf is freed with the last form on it.
 func (c *cache[F]) drop(f *form[F]) error {
 	c.Lock()
 	defer c.Unlock()
@@ -76,7 +94,10 @@ func (c *cache[F]) drop(f *form[F]) error {
 		return nil
 	}
 	delete(c.forms, f.key)
-	return f.mem.Free()
+	if f.shelf.forms--; f.shelf.forms > 0 {
+		return nil
+	}
+	return f.shelf.mem.Free()
 }
 
 // encodeForms finds the forms of call i; those that are not shared follow the kernel's own scratch.
@@ -92,10 +113,10 @@ func (e *exec[F]) encodeForms(i, scratch int) (bytes int, err error) {
 		n := aligned(size * e.be.Float().Size())
 		if m := a.Src[k]; a.Version[k] != nil {
 			key := formKey{a.Version[k], unsafe.Pointer(unsafe.SliceData(m.D)), m.Rows, m.Cols, m.Ld, a.Op}
-			if c.shared, err = e.be.forms.take(key, n); err != nil {
+			if c.shared, err = e.be.forms.take(key, n, &e.shelf); err != nil {
 				return 0, err
 			}
-			a.Form[k] = Elements[F](c.shared.mem.b)[:size]
+			a.Form[k] = Elements[F](c.shared.b)[:size]
 		} else {
 			c.off = scratch + bytes
 			bytes += n

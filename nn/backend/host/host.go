@@ -314,6 +314,7 @@ type exec[F Float] struct {
 	args    []Args[F]
 	copies  [][]copied[F] // by call: the forms of its inputs
 	scratch *Memory
+	shelf   *shelf // where forms that this program makes are put
 	trace   backend.Trace
 
 	// The piece of work at hand: one closure serves all, so that a launch allocates nothing.
@@ -439,7 +440,7 @@ func (e *exec[F]) Bytes() int64 {
 		for _, c := range cs {
 			if c.shared != nil && !seen[c.shared] {
 				seen[c.shared] = true
-				n += c.shared.mem.Size()
+				n += int64(len(c.shared.b))
 			}
 		}
 	}

@@ -10,8 +10,9 @@ import (
 // Memory is anonymous memory outside the Go heap, zeroed, 64-byte aligned (to a page). Pages that
 // are never touched cost nothing.
 type Memory struct {
-	b    []byte
-	used []uint8 // by page, nil unless they are tracked
+	b      []byte
+	mapped []byte  // what b lies in
+	used   []uint8 // by page, nil unless they are tracked
 }
 
 // Reserve maps n bytes.
@@ -19,11 +20,11 @@ func Reserve(n int64) (*Memory, error) {
 	if n < 0 || n > 1<<46 {
 		return nil, fmt.Errorf("backend: reserve %d bytes: not a size", n)
 	}
-	b, err := mmap(max(n, 1))
+	b, mapped, err := mmap(max(n, 1))
 	if err != nil {
 		return nil, fmt.Errorf("backend: reserve %d MiB: %w", n>>20, err)
 	}
-	return &Memory{b: b[:n]}, nil
+	return &Memory{b: b[:n], mapped: mapped}, nil
 }
 
 // Size is the number of bytes.
@@ -73,12 +74,12 @@ func (m *Memory) check(off, n int64) error {
 
 // Free gives the memory back. It must not be used afterwards; a second call does nothing.
 func (m *Memory) Free() error {
-	b := m.b
-	m.b = nil
-	if b == nil {
+	mapped := m.mapped
+	m.b, m.mapped = nil, nil
+	if mapped == nil {
 		return nil
 	}
-	return munmap(b[:cap(b)])
+	return munmap(mapped)
 }
 
 // Elements views bytes as elements, which they must be aligned for.

@@ -2,14 +2,30 @@
 
 package host
 
-import "golang.org/x/sys/unix"
+import (
+	"unsafe"
 
-func mmap(n int64) ([]byte, error) {
-	b, err := unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	if err == nil {
-		hugePages(b)
+	"golang.org/x/sys/unix"
+)
+
+// hugePage is the size of a large page of x86-64, and of arm64 with small pages of 4 KiB.
+const hugePage = 2 << 20
+
+// mmap maps n bytes in what it maps. A block that may have huge pages starts at one: those that a block only
+// touches stay small.
+func mmap(n int64) (b, mapped []byte, err error) {
+	if n < hugePage/2 {
+		b, err = unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		return b, b, err
 	}
-	return b, err
+	size := (n + hugePage - 1) &^ (hugePage - 1) // the last page whole; what is never touched costs nothing
+	mapped, err = unix.Mmap(-1, 0, int(size)+hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, nil, err
+	}
+	skip := int64(-uintptr(unsafe.Pointer(unsafe.SliceData(mapped))) & (hugePage - 1))
+	hugePages(mapped[skip : skip+size])
+	return mapped[skip : skip+n : skip+n], mapped, nil
 }
 
-func munmap(b []byte) error { return unix.Munmap(b) }
+func munmap(mapped []byte) error { return unix.Munmap(mapped) }
