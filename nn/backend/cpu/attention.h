@@ -21,7 +21,7 @@ static inline long upto(long n, long to) { return (n + to - 1) / to * to; }
 INLINE void product(const int how, long m, long n, long k, const float *a, long s, const float *b, float *c, long ldc, int add, int pad) {
 	for (long j = 0; j < n; j += NR)
 		for (long i = 0; i < m; i += MR)
-			edge(how, least(MR, m - i), pad ? upto(least(NR, n - j), VL) : least(NR, n - j), k, how == ALONG ? a + i * s : a + i, s, b + j * k, NR, c + i * ldc + j, ldc, add);
+			edge(how, least(MR, m - i), pad ? upto(least(NR, n - j), VL) : least(NR, n - j), k, how == ALONG ? a + i * s : a + i, s, b + j * k, NR, c + i * ldc + j, ldc, add, (const char *)a);
 }
 static __attribute__((noinline)) void productAlong(long m, long n, long k, const float *a, long s, const float *b, float *c, long ldc, int add) {
 	product(ALONG, m, n, k, a, s, b, c, ldc, add, 0);

@@ -12,7 +12,7 @@ INLINE vf by(vf x, int p, vf y, vf c) {
 	}
 }
 
-INLINE void block(const int m, const int nv, const int how, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+INLINE void block(const int m, const int nv, const int how, long k, const float *a, long s, const float *b, long bs, const struct beside *o) {
 	vf acc[MR][NV];
 	const float *r[(MR + 2) / 3]; // as in micro.h
 	const int groups = (m + 2) / 3;
@@ -48,9 +48,5 @@ INLINE void block(const int m, const int nv, const int how, long k, const float 
 			}
 		}
 	}
-	UNROLL(8) for (int i = 0; i < m; i++)
-		UNROLL(4) for (int v = 0; v < nv; v++) {
-			float *q = c + i * ldc + v * VL;
-			vstore(q, add ? vadd(vload(q), acc[i][v]) : acc[i][v]);
-		}
+	settle(m, nv, acc, o);
 }

@@ -11,6 +11,7 @@ struct mat {
 	const float *gate;  // (m,n): y is multiplied by GELU'(gate)
 	float *y, *pre;     // (m,n): the result, and what it was before the activation
 	float *part;        // m times n, in whole blocks
+	const float *nexta, *nextb; // where the factors of the next tile are, to be fetched; may be null
 	long m, n, k, lda, ldy, ldpre, ldgate;
 	int first, last, gelu, acc;
 };

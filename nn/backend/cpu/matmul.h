@@ -1,8 +1,6 @@
 // Tiles of matmuls: blocks of registers over panels, with what follows the sum done while it is in
 // the first cache.
 
-enum { KT = 256 }; // rows that mat_tn packs at a time
-
 // What follows the sum: an activation, or the derivative of one.
 enum { PLAIN, GELU, GATE };
 
@@ -41,9 +39,30 @@ INLINE void ask(const float *p, long ld, long m, long n, const int write) {
 			else __builtin_prefetch(p + r * ld + j, 0);
 }
 
+// next finds what is to be fetched during block (i,j) of part k: first the next rows of a, then one panel for each
+// block of rows, of the next part or tile.
+INLINE void next(const struct mat *x, long k, long kc, long i, long j, struct beside *o) {
+	const long each = kc / (2 * LINES) > 0 ? kc / (2 * LINES) : 1; // rows of a that are fetched during one block
+	const long of_a = (MR + each - 1) / each;
+	const int more = k + kc < x->k; // parts
+	o->ahead = (const char *)(x->a + i * x->lda + k);
+	if (j < of_a) {
+		const float *a = i + MR < x->m ? x->a + (i + MR) * x->lda + k : more ? x->a + k + kc : x->nexta;
+		if (!a) return;
+		o->ahead = (const char *)(a + j * each * x->lda);
+		o->jump = x->lda * (long)sizeof *a - LINE * LINES;
+		return;
+	}
+	const float *b = more ? x->b + (k + kc) * NR : x->nextb;
+	const long panel = i / MR, line = (j - of_a) * (kc / 2);
+	if (!b || panel * NR >= x->n || line * LINE >= kc * NR * (long)sizeof *b) return;
+	o->ahead = (const char *)(b + panel * NR * x->k) + line * LINE;
+}
+
 void FN(mat)(const struct mat *x) {
 	float tile[MR * NR] __attribute__((aligned(64)));
 	void (*const end)(const struct mat *, long, long, const float *) = x->gelu ? finishGELU : x->gate ? finishGate : finishPlain;
+	const int direct = end == finishPlain && !x->pre && x->y;
 	// Parts of k are of one length, so that the last is no sliver.
 	// A block of rows stays in the first cache while the panels go by from the second; results are written
 	// along their rows.
@@ -57,9 +76,18 @@ void FN(mat)(const struct mat *x) {
 				if (last && x->y) ask(x->y + i * x->ldy + j, x->ldy, m, cols, 1);
 				if (last && x->pre) ask(x->pre + i * x->ldpre + j, x->ldpre, m, cols, 1);
 				if (last && x->gate) ask(x->gate + i * x->ldgate + j, x->ldgate, m, cols, 0);
-				float *c = first && last ? tile : x->part + (j / NR * groups + i / MR) * (MR * NR);
-				along(m, cols, n, x->a + i * x->lda + k, x->lda, x->b + j * x->k + k * NR, NR, c, NR, !first);
-				if (last) end(x, i, j, c);
+				float *part = x->part + (j / NR * groups + i / MR) * (MR * NR);
+				struct beside o = {.c = first && last ? tile : part, .from = first ? 0 : part, .ldc = NR, .ldfrom = NR};
+				const int straight = last && direct && cols % VL == 0;
+				if (straight) {
+					o.c = x->y + i * x->ldy + j;
+					o.ldc = x->ldy;
+					o.bias = x->bias ? x->bias + j : 0;
+					o.add = x->acc;
+				}
+				next(x, k, kc, i, j / NR, &o);
+				along(m, cols, n, x->a + i * x->lda + k, x->lda, x->b + j * x->k + k * NR, &o);
+				if (last && !straight) end(x, i, j, o.c);
 			}
 	}
 }
@@ -103,13 +131,19 @@ void FN(mat_tn)(const struct mat_tn *t) {
 		float *pb = t->packed, *pa = pb + (t->n + NR - 1) / NR * NR * k;
 		if (packA) columns(pa, dy, t->lddy, t->m, k);
 		if (packB) panels(pb, x, t->ldx, t->n, k);
+		long row = 0; // of the next ones: during each block one is fetched, those of x first
 		for (long j = 0; j < t->n; j += NR) {
 			long n = least(NR, t->n - j);
 			int packed = packB || n % VL;
 			if (packed && !packB) panel(pb + j * k, x + j, t->ldx, n, k);
 			const float *b = packed ? pb + j * k : x + j;
-			for (long i = 0; i < t->m; i += MR)
-				edge(ACROSS, least(MR, t->m - i), n, k, packA ? pa + i * k : dy + i, packA ? MR : t->lddy, b, packed ? NR : t->ldx, t->dw + i * t->lddw + j, t->lddw, t->acc || k0);
+			for (long i = 0; i < t->m; i += MR, row++) {
+				const float *ahead = b;
+				const long left = least(KT, t->rows - k0 - k);
+				if (row < left) ahead = x + (k + row) * t->ldx;
+				else if (row < 2 * left) ahead = dy + (k + row - left) * t->lddy;
+				edge(ACROSS, least(MR, t->m - i), n, k, packA ? pa + i * k : dy + i, packA ? MR : t->lddy, b, packed ? NR : t->ldx, t->dw + i * t->lddw + j, t->lddw, t->acc || k0, (const char *)ahead);
+			}
 		}
 	}
 }

@@ -16,8 +16,39 @@ static inline long least(long a, long b) { return a < b ? a : b; }
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 
-// How a is read: its rows are contiguous along k and s apart (ALONG), or its columns are (ACROSS).
-enum { ALONG, ACROSS };
+// How a is read: its rows are contiguous along k and s apart (ALONG), or its columns are (ACROSS), or they are
+// packed (PACKED: s is MR).
+enum { ALONG, ACROSS, PACKED };
+
+// Beside a product: where its sums go, and what is fetched into the second cache while it runs.
+struct beside {
+	float *c; // = (sums + from) + bias, or that plus c; from and bias may be null
+	const float *from, *bias;
+	long ldc, ldfrom;
+	int add;
+	const char *ahead; // LINES lines, then as many jump bytes after the end of these, and so on; anything that may be read
+	long jump;
+};
+
+enum { LINE = 64, LINES = 24 }; // a row of KC floats is LINES lines
+
+// settle stores the sums of a block.
+INLINE void settle(const int m, const int nv, vf acc[MR][NV], const struct beside *o) {
+	if (o->from)
+		UNROLL(16) for (int i = 0; i < m; i++)
+			UNROLL(4) for (int v = 0; v < nv; v++) acc[i][v] = vadd(vload(o->from + i * o->ldfrom + v * VL), acc[i][v]);
+	if (o->bias)
+		UNROLL(4) for (int v = 0; v < nv; v++) {
+			vf y = vload(o->bias + v * VL);
+			UNROLL(16) for (int i = 0; i < m; i++) acc[i][v] = vadd(acc[i][v], y);
+		}
+	float *c = o->c;
+	if (o->add)
+		UNROLL(16) for (int i = 0; i < m; i++)
+			UNROLL(4) for (int v = 0; v < nv; v++) acc[i][v] = vadd(acc[i][v], vload(c + i * o->ldc + v * VL));
+	UNROLL(16) for (int i = 0; i < m; i++)
+		UNROLL(4) for (int v = 0; v < nv; v++) vstore(c + i * o->ldc + v * VL, acc[i][v]);
+}
 
 #ifdef BLOCK_HEADER // of an instruction set that has a block of its own
 #include BLOCK_HEADER
@@ -37,33 +68,41 @@ INLINE vf element(const int how, const float *const *r, const float *a, long s, 
 		}                                                                                          \
 	} while (0)
 
-// c (m,nv*VL), rows ldc apart, = or += a (m,k) b (k,nv*VL).
-INLINE void block(const int m, const int nv, const int how, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+// block is a (m,k) b (k,nv*VL). In two steps along k, or four of what is packed, one line is fetched ahead: more
+// at a time make the products wait.
+INLINE void block(const int m, const int nv, const int how, long k, const float *a, long s, const float *b, long bs, const struct beside *o) {
 	vf acc[MR][NV];
 	const float *r[(MR + 2) / 3]; // every third row: two more are reached by address arithmetic
 	const int groups = (m + 2) / 3;
 	UNROLL(8) for (int i = 0; i < groups; i++) r[i] = how == ALONG ? a + 3 * i * s : a;
 	UNROLL(16) for (int i = 0; i < m; i++)
 		UNROLL(2) for (int v = 0; v < nv; v++) acc[i][v] = vzero();
-	if (how == ALONG) { // two steps at a time: four make the compiler spill
-		for (; k >= 2; k -= 2, b += 2 * bs) {
-			STEP(0);
-			STEP(1);
-			UNROLL(8) for (int i = 0; i < groups; i++) r[i] += 2;
+	const char *ahead = o->ahead;
+	if (how == ALONG) {
+		while (k >= 2) {
+			long pairs = least(LINES, k / 2);
+			k -= 2 * pairs;
+			for (; pairs > 0; pairs--, b += 2 * bs, ahead += LINE) { // four steps at a time make the compiler spill
+				__builtin_prefetch(ahead, 0, 2);
+				STEP(0);
+				STEP(1);
+				UNROLL(8) for (int i = 0; i < groups; i++) r[i] += 2;
+			}
+			ahead += o->jump;
 		}
 		if (k) STEP(0);
 	} else {
+		if (how == PACKED) for (; k >= 4; k -= 4, a += 4 * s, b += 4 * bs, ahead += LINE) {
+				__builtin_prefetch(ahead, 0, 2);
+				UNROLL(4) for (int p = 0; p < 4; p++) STEP(p);
+			}
 		for (; k > 0; k--, a += s, b += bs) STEP(0);
 	}
-	UNROLL(16) for (int i = 0; i < m; i++)
-		UNROLL(2) for (int v = 0; v < nv; v++) {
-			float *q = c + i * ldc + v * VL;
-			vstore(q, add ? vadd(vload(q), acc[i][v]) : acc[i][v]);
-		}
+	settle(m, nv, acc, o);
 }
 #endif
 
-#define BLOCK(M, V) block(M, V, how, k, a, s, b, bs, c, ldc, add)
+#define BLOCK(M, V) block(M, V, how, k, a, s, b, bs, o)
 #define BLOCK_CASE(M) \
 	case M: \
 		if (NV > 3 && n > 3 * VL) BLOCK(M, 4); \
@@ -73,7 +112,7 @@ INLINE void block(const int m, const int nv, const int how, long k, const float 
 		break;
 
 // blocks calls the block of its size: m ≤ MR rows, n ≤ NR columns (whole vectors are written).
-INLINE void blocks(const int how, long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
+INLINE void blocks(const int how, long m, long n, long k, const float *a, long s, const float *b, long bs, const struct beside *o) {
 	switch (m) {
 		BLOCK_CASE(1) BLOCK_CASE(2) BLOCK_CASE(3) BLOCK_CASE(4) BLOCK_CASE(5) BLOCK_CASE(6)
 #ifdef WIDE
@@ -81,22 +120,23 @@ INLINE void blocks(const int how, long m, long n, long k, const float *a, long s
 #endif
 	}
 }
-static __attribute__((noinline)) void along(long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
-	blocks(ALONG, m, n, k, a, s, b, bs, c, ldc, add);
+static __attribute__((noinline)) void along(long m, long n, long k, const float *a, long s, const float *b, const struct beside *o) {
+	blocks(ALONG, m, n, k, a, s, b, NR, o);
 }
-static __attribute__((noinline)) void across(long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
-	blocks(ACROSS, m, n, k, a, s, b, bs, c, ldc, add);
+static __attribute__((noinline)) void across(long m, long n, long k, const float *a, long s, const float *b, long bs, const struct beside *o) {
+	if (s == MR && bs == NR) blocks(PACKED, m, n, k, a, MR, b, NR, o);
+	else blocks(ACROSS, m, n, k, a, s, b, bs, o);
 }
 
-// edge is a block whose last vector may be cut: nothing is written past its n columns.
-INLINE void edge(const int how, long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add) {
-	void (*const multiply)(long, long, long, const float *, long, const float *, long, float *, long, int) = how == ALONG ? along : across;
-	if (n % VL == 0) {
-		multiply(m, n, k, a, s, b, bs, c, ldc, add);
-		return;
-	}
+// edge is a block whose last vector may be cut: nothing is written past its n columns. c = or += the sums. Along, b is
+// a panel.
+INLINE void edge(const int how, long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add, const char *ahead) {
 	float tile[MR * NR] __attribute__((aligned(64)));
-	multiply(m, n, k, a, s, b, bs, tile, NR, 0);
+	const int whole = n % VL == 0;
+	const struct beside o = {.c = whole ? c : tile, .ldc = whole ? ldc : NR, .add = whole && add, .ahead = ahead};
+	if (how == ALONG) along(m, n, k, a, s, b, &o);
+	else across(m, n, k, a, s, b, bs, &o);
+	if (whole) return;
 	for (long i = 0; i < m; i++)
 		for (long v = 0; v < n; v += VL) {
 			float *q = c + i * ldc + v;

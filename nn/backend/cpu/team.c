@@ -44,11 +44,29 @@ struct team {
 	} helper[];
 };
 
+enum { BRIEF = 64 }; // a product of less depth ends before much is fetched
+
+// foresee tells a product which factors the next one has, if they are others: they are fetched while it is computed.
+static void foresee(const struct task *t, const uint64_t *end) {
+	struct mat *x = (struct mat *)(t + 1);
+	const struct task *n = t;
+	const struct mat *y;
+	do {
+		n = (const struct task *)((const uint64_t *)n + n->words);
+		y = (const struct mat *)(n + 1);
+		if ((const uint64_t *)n >= end || n->kernel != t->kernel) return;
+	} while (y->k < BRIEF);
+	x->nexta = y->a == x->a ? 0 : y->a;
+	x->nextb = y->b == x->b ? 0 : y->b;
+}
+
 static void piece(const struct job *j, long p, char *scratch) {
+	const uint64_t *all = j->tasks + j->starts[j->pieces];
 	for (uint64_t *w = j->tasks + j->starts[p], *end = j->tasks + j->starts[p + 1]; w < end;) {
 		struct task *t = (struct task *)w;
 		char *arg = (char *)(w + 1);
 		if (t->slot) *(char **)(arg + t->slot) = scratch;
+		if (t->kernel / RUNG_ISAS == RUNG_TASK_mat) foresee(t, all);
 		kernels[t->kernel](arg);
 		w += t->words;
 	}

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define FN(name) name##_avx2
-enum { VL = 8, MR = 6, NV = 2, NR = VL * NV, KC = 384 };
+enum { VL = 8, MR = 6, NV = 2, NR = VL * NV, KC = 384, KT = 256 };
 
 typedef __m256 vf;
 typedef __m256i vi;

@@ -9,7 +9,7 @@
 
 #define FN(name) name##_avx512
 #define WIDE // more rows in registers
-enum { VL = 16, MR = 14, NV = 2, NR = VL * NV, KC = 384 };
+enum { VL = 16, MR = 14, NV = 2, NR = VL * NV, KC = 384, KT = 128 };
 
 typedef __m512 vf;
 typedef __m512i vi;
