@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define FN(name) name##_avx2
+#define LOOKUP8
 enum { VL = 8, MR = 6, NV = 2, NR = VL * NV, KC = 384, KT = 256 };
 
 typedef __m256 vf;
@@ -63,6 +64,9 @@ static inline vi vipick(vm m, vi a, vi b) {
 
 // a 2^n for whole n, but 0 where zero is set.
 static inline vf vscale(vf a, vf n, vm zero) { return vzeroif(zero, vfrombits(viadd(vbits(a), vishl(vtoint(n), 23)))); }
+
+// Lane i is element at[i] of 8, by its low three bits.
+static inline vf vlookup(const float *table, vi at) { return _mm256_permutevar8x32_ps(vload(table), at); }
 
 // The first n lanes, 0 < n < VL.
 static inline __m256i vfirst(long n) {

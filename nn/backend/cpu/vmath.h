@@ -62,6 +62,30 @@ static inline vf vgelud(vf x) {
 	vf t = segment(x, 15.49f, &at);
 	return vzeroif(vlt(x, vset(-6.1f)), polynomial(slope, t, at));
 }
+#elif defined(LOOKUP8) // registers of 8 lanes hold a table of 8
+#include "gelu_table.h"
+
+// vupper is a polynomial of |x| up to 6.4 on eight segments; beyond it is what it is there.
+static inline vf vupper(const float c[8][8], vf x) {
+	const vf magic = vset(12582912); // as above
+	vf u = vmin(vset(7.49f), vfma(vabs(x), vset(1.25f), vset(-0.5f))), n = vadd(u, magic);
+	vi at = vbits(n);
+	vf t = vsub(u, vsub(n, magic)), p = vlookup(c[7], at);
+	_Pragma("GCC unroll 7") for (int i = 6; i >= 0; i--) p = vfma(p, t, vlookup(c[i], at));
+	return p;
+}
+
+// vgelu is x Φ(x), with an error below 2e-6 of |x| Φ(x) or 1e-9. Below -6.3 it is 0.
+static inline vf vgelu(vf x) {
+	vf q = vupper(phi8, x); // Φ(-|x|)
+	return vzeroif(vlt(x, vset(-6.3f)), vmul(x, vpick(vlt(x, vzero()), q, vsub(vset(1), q))));
+}
+
+// vgelud is its derivative, Φ(x) + x φ(x), with an error below 2.5e-7.
+static inline vf vgelud(vf x) {
+	vf q = vupper(slope8, x); // at -|x|
+	return vpick(vlt(x, vzero()), q, vsub(vset(1), q));
+}
 #else
 // vtail is the upper tail of the normal distribution at a = |x| ≤ 14, and its density without the
 // factor 1/√2π: Q(a) = e^(-a²/2) R(a), with a polynomial in (a-c)/(a+c) for R (as Cody has it).
