@@ -39,56 +39,65 @@ INLINE void ask(const float *p, long ld, long m, long n, const int write) {
 			else __builtin_prefetch(p + r * ld + j, 0);
 }
 
-// next finds what is to be fetched during block (i,j) of part k: first the next rows of a, then one panel for each
-// block of rows, of the next part or tile.
-INLINE void next(const struct mat *x, long k, long kc, long i, long j, struct beside *o) {
-	const long each = kc / (2 * LINES) > 0 ? kc / (2 * LINES) : 1; // rows of a that are fetched during one block
-	const long of_a = (MR + each - 1) / each;
-	const int more = k + kc < x->k; // parts
-	o->ahead = (const char *)(x->a + i * x->lda + k);
-	if (j < of_a) {
-		const float *a = i + MR < x->m ? x->a + (i + MR) * x->lda + k : more ? x->a + k + kc : x->nexta;
+// A part of k: n of it from k on, of kc each but for the last.
+struct depth {
+	long k, n, kc, groups; // groups of MR rows of the tile
+	int first, last, direct;
+	float *tile;
+};
+
+// next finds what is to be fetched during block (i,j): rows of a for the next one, and panels of the next part of k or
+// of the next tile.
+INLINE void next(const struct mat *x, const struct depth *d, long i, long j, struct beside *o) {
+	const long each = d->kc / (2 * LINES) > 0 ? d->kc / (2 * LINES) : 1; // rows of a that are fetched during one block
+	const long of_a = (MR + each - 1) / each, bytes = d->kc * NR * (long)sizeof *x->b;
+	const int more = d->k + d->kc < x->k;
+	const float *b = more ? x->b + (d->k + d->kc) * NR : x->nextb, *a = more ? x->a + d->k + d->kc : x->nexta;
+	o->ahead = (const char *)(x->a + i * x->lda + d->k);
+	const long line = (j / NR - of_a) * (d->kc / 2), panel = i / MR;
+	if (j / NR < of_a) {
+		if (i + MR < x->m) a = x->a + (i + MR) * x->lda + d->k;
 		if (!a) return;
-		o->ahead = (const char *)(a + j * each * x->lda);
+		o->ahead = (const char *)(a + j / NR * each * x->lda);
 		o->jump = x->lda * (long)sizeof *a - LINE * LINES;
 		return;
 	}
-	const float *b = more ? x->b + (k + kc) * NR : x->nextb;
-	const long panel = i / MR, line = (j - of_a) * (kc / 2);
-	if (!b || panel * NR >= x->n || line * LINE >= kc * NR * (long)sizeof *b) return;
+	if (!b || panel * NR >= x->n || line * LINE >= bytes) return;
 	o->ahead = (const char *)(b + panel * NR * x->k) + line * LINE;
+}
+
+// one is block (i,j) of a part of k.
+INLINE void one(const struct mat *x, const struct depth *d, long i, long j, void (*const end)(const struct mat *, long, long, const float *)) {
+	const long m = least(MR, x->m - i), cols = least(NR, x->n - j);
+	if (d->last && x->y) ask(x->y + i * x->ldy + j, x->ldy, m, cols, 1);
+	if (d->last && x->pre) ask(x->pre + i * x->ldpre + j, x->ldpre, m, cols, 1);
+	if (d->last && x->gate) ask(x->gate + i * x->ldgate + j, x->ldgate, m, cols, 0);
+	float *part = x->part + (j / NR * d->groups + i / MR) * (MR * NR);
+	struct beside o = {.c = d->first && d->last ? d->tile : part, .from = d->first ? 0 : part, .ldc = NR, .ldfrom = NR};
+	const int straight = d->direct && cols % VL == 0;
+	if (straight) {
+		o.c = x->y + i * x->ldy + j;
+		o.ldc = x->ldy;
+		o.bias = x->bias ? x->bias + j : 0;
+		o.add = x->acc;
+	}
+	next(x, d, i, j, &o);
+	along(m, cols, d->n, x->a + i * x->lda + d->k, x->lda, x->b + j * x->k + d->k * NR, &o);
+	if (d->last && !straight) end(x, i, j, o.c);
 }
 
 void FN(mat)(const struct mat *x) {
 	float tile[MR * NR] __attribute__((aligned(64)));
 	void (*const end)(const struct mat *, long, long, const float *) = x->gelu ? finishGELU : x->gate ? finishGate : finishPlain;
-	const int direct = end == finishPlain && !x->pre && x->y;
 	// Parts of k are of one length, so that the last is no sliver.
-	// A block of rows stays in the first cache while the panels go by from the second; results are written
-	// along their rows.
-	long parts = (x->k + KC - 1) / KC, kc = ((x->k + parts - 1) / parts + 3) & ~3L, groups = (x->m + MR - 1) / MR;
+	long parts = (x->k + KC - 1) / KC, kc = ((x->k + parts - 1) / parts + 3) & ~3L;
 	for (long k = 0; k < x->k; k += kc) {
-		int first = x->first && k == 0, last = x->last && k + kc >= x->k;
-		long n = least(kc, x->k - k);
+		struct depth d = {k, least(kc, x->k - k), kc, (x->m + MR - 1) / MR, x->first && k == 0, x->last && k + kc >= x->k, 0, tile};
+		d.direct = d.last && end == finishPlain && !x->pre && x->y;
+		// A block of rows stays in the first cache while the panels go by from the second; results are written
+		// along their rows.
 		for (long i = 0; i < x->m; i += MR)
-			for (long j = 0; j < x->n; j += NR) {
-				const long m = least(MR, x->m - i), cols = least(NR, x->n - j);
-				if (last && x->y) ask(x->y + i * x->ldy + j, x->ldy, m, cols, 1);
-				if (last && x->pre) ask(x->pre + i * x->ldpre + j, x->ldpre, m, cols, 1);
-				if (last && x->gate) ask(x->gate + i * x->ldgate + j, x->ldgate, m, cols, 0);
-				float *part = x->part + (j / NR * groups + i / MR) * (MR * NR);
-				struct beside o = {.c = first && last ? tile : part, .from = first ? 0 : part, .ldc = NR, .ldfrom = NR};
-				const int straight = last && direct && cols % VL == 0;
-				if (straight) {
-					o.c = x->y + i * x->ldy + j;
-					o.ldc = x->ldy;
-					o.bias = x->bias ? x->bias + j : 0;
-					o.add = x->acc;
-				}
-				next(x, k, kc, i, j / NR, &o);
-				along(m, cols, n, x->a + i * x->lda + k, x->lda, x->b + j * x->k + k * NR, &o);
-				if (last && !straight) end(x, i, j, o.c);
-			}
+			for (long j = 0; j < x->n; j += NR) one(x, &d, i, j, end);
 	}
 }
 
@@ -99,18 +108,22 @@ void FN(pack)(const struct pack *x) {
 
 enum { STRIP = 8 }; // rows that are copied together: memory is read along a few rows at a time
 
-// columns copies m columns of x in groups of MR, k after k. The last store of a group may run over into
-// the next, which comes later, or into VL floats past the end.
+// columns copies m columns of x in groups of MR, k after k. Where whole vectors can be read and written they are:
+// what a row has too much the next one overwrites, but for the last of a strip.
 static void columns(float *p, const float *x, long ld, long m, long k) {
+	enum { WIDTH = (MR + VL - 1) / VL * VL };
 	for (long r0 = 0; r0 < k; r0 += STRIP)
-		for (long i = 0; i < m; i += MR)
-			for (long r = r0; r < least(r0 + STRIP, k); r++) {
-				const int cut = r == r0 + STRIP - 1 || r == k - 1;
-				for (long c = 0; c < least(MR, m - i); c += VL) {
-					vf v = vloadn(x + r * ld + i + c, m - i - c);
-					vstoren(p + i * k + r * MR + c, v, cut ? MR - c : VL);
-				}
-			}
+		for (long i = 0; i < m; i += MR) {
+			const float *from = x + r0 * ld + i;
+			float *to = p + i * k + r0 * MR;
+			long rows = least(STRIP, k - r0);
+			if (i + WIDTH <= m)
+				for (; rows > 1; rows--, from += ld, to += MR)
+					UNROLL(2) for (int c = 0; c < WIDTH; c += VL) vstore(to + c, vload(from + c));
+			for (; rows > 0; rows--, from += ld, to += MR)
+				UNROLL(2) for (int c = 0; c < WIDTH; c += VL)
+					if (c < m - i) vstoren(to + c, vloadn(from + c, m - i - c), MR - c);
+		}
 }
 
 // panels copies n columns of x in panels of NR.
