@@ -144,7 +144,7 @@ void FN(mat_tn)(const struct mat_tn *t) {
 		float *pb = t->packed, *pa = pb + (t->n + NR - 1) / NR * NR * k;
 		if (packA) columns(pa, dy, t->lddy, t->m, k);
 		if (packB) panels(pb, x, t->ldx, t->n, k);
-		long row = 0; // of the next ones: during each block one is fetched, those of x first
+		long row = 0, left = least(KT, t->rows - k0 - k); // of the next ones: during each block one is fetched, those of x first
 		for (long j = 0; j < t->n; j += NR) {
 			long n = least(NR, t->n - j);
 			int packed = packB || n % VL;
@@ -152,7 +152,6 @@ void FN(mat_tn)(const struct mat_tn *t) {
 			const float *b = packed ? pb + j * k : x + j;
 			for (long i = 0; i < t->m; i += MR, row++) {
 				const float *ahead = b;
-				const long left = least(KT, t->rows - k0 - k);
 				if (row < left) ahead = x + (k + row) * t->ldx;
 				else if (row < 2 * left) ahead = dy + (k + row - left) * t->lddy;
 				edge(ACROSS, least(MR, t->m - i), n, k, packA ? pa + i * k : dy + i, packA ? MR : t->lddy, b, packed ? NR : t->ldx, t->dw + i * t->lddw + j, t->lddw, t->acc || k0, (const char *)ahead);

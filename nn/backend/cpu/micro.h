@@ -26,7 +26,7 @@ struct beside {
 	const float *from, *bias;
 	long ldc, ldfrom;
 	int add;
-	const char *ahead; // LINES lines, then as many jump bytes after the end of these, and so on; anything that may be read
+	const char *ahead; // LINES lines, as many more jump bytes from where these end, and so on
 	long jump;
 };
 
@@ -92,7 +92,8 @@ INLINE void block(const int m, const int nv, const int how, long k, const float 
 		}
 		if (k) STEP(0);
 	} else {
-		if (how == PACKED) for (; k >= 4; k -= 4, a += 4 * s, b += 4 * bs, ahead += LINE) {
+		if (how == PACKED)
+			for (; k >= 4; k -= 4, a += 4 * s, b += 4 * bs, ahead += LINE) {
 				__builtin_prefetch(ahead, 0, 2);
 				UNROLL(4) for (int p = 0; p < 4; p++) STEP(p);
 			}
