@@ -31,6 +31,27 @@ func TestMatNT(t *testing.T) {
 	}
 }
 
+// Without an activation whole blocks go from registers to the result: parts of k, bias, low-rank term and what is
+// there are added on the way.
+func TestMatNTPlain(t *testing.T) {
+	for _, rows := range []int{29, 100} {
+		for _, out := range []int{32, 70} {
+			for _, in := range []int{31, 500, 1000} {
+				for _, low := range []bool{false, true} {
+					for _, acc := range []bool{false, true} {
+						p := nt(rows, out, in, 8, backend.Identity, acc)
+						p.outs[1] = dead
+						if !low {
+							p.ins[3], p.ins[4] = dead, dead
+						}
+						check(t, fmt.Sprint(rows, out, in, low, acc), p, 2e-6)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestMatNTBlocks(t *testing.T) {
 	const rows = 50
 	p := probe{
