@@ -304,6 +304,14 @@ KERNELS(DECLARE)
 #undef DECLARE
 #undef VERSION
 
+// The block of an instruction set's registers, rows by columns, and the rows that mat_tn packs at a time.
+struct sizes {
+	int mr, nr, kt;
+};
+#define SIZES(name, isa) extern const struct sizes name##_##isa;
+VERSIONS(SIZES, sizes)
+#undef SIZES
+
 // RUNG_TASK_name is a kernel; in a list of tasks it is that times RUNG_ISAS and the number of its version.
 enum {
 #define TASK(name) RUNG_TASK_##name,

@@ -1,6 +1,8 @@
 // Tiles of matmuls: blocks of registers over panels, with what follows the sum done while it is in
 // the first cache.
 
+const struct sizes FN(sizes) = {MR, NR, KT};
+
 // What follows the sum: an activation, or the derivative of one.
 enum { PLAIN, GELU, GATE };
 

@@ -32,6 +32,11 @@ type isa struct {
 	kt      int // rows that a weight's gradient packs at a time
 }
 
+// isaOf has the sizes that its kernels are compiled for.
+func isaOf(name string, version int, s C.struct_sizes) isa {
+	return isa{name, version, int(s.mr), int(s.nr), int(s.kt)}
+}
+
 // native lists the instruction sets of this machine, the best last.
 func native() (names []string) {
 	for _, s := range isas() {

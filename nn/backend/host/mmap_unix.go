@@ -11,8 +11,7 @@ import (
 // hugePage is the size of a large page of x86-64, and of arm64 with small pages of 4 KiB.
 const hugePage = 2 << 20
 
-// mmap maps n bytes in what it maps. A block that may have huge pages starts at one: those that a block only
-// touches stay small.
+// mmap maps n bytes in what it maps. A block that may have huge pages is whole ones; smaller ones would only be rounded up.
 func mmap(n int64) (b, mapped []byte, err error) {
 	if n < hugePage/2 {
 		b, err = unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
