@@ -66,7 +66,7 @@ func (c *cache[F]) take(key formKey, bytes int, on **shelf) (*form[F], error) {
 	f := c.forms[key]
 	if f == nil {
 		s := *on
-		if s == nil || s.forms == 0 || s.taken+bytes > len(s.mem.b) {
+		if s == nil || s.taken+bytes > len(s.mem.b) { // one that is freed has no room
 			m, err := Reserve(int64(max(bytes, shelfSize)))
 			if err != nil {
 				return nil, err
