@@ -12,12 +12,13 @@ import (
 )
 
 // ErrUnknown reports a name that is no device's.
-var ErrUnknown = errors.New("want auto, cpu, cuda:N or ref")
+var ErrUnknown = errors.New("want auto, cpu, cpu/bf16, cuda:N or ref")
 
 // Open returns the backend that a name asks for:
 //
 //	auto or ""   a GPU where this build, the driver and the device serve, else the CPU
-//	cpu          the CPU; the environment's RUNG_CPU forces an instruction set
+//	cpu          the CPU, in float32; the environment's RUNG_CPU forces an instruction set
+//	cpu/bf16     the CPU, which multiplies bf16 where it has instructions for that
 //	cuda:N       GPU N (cuda alone: 0), in float32; cuda:N/tf32 and cuda:N/bf16 multiply on tensor cores
 //	ref          the reference kernels
 //
@@ -26,6 +27,8 @@ func Open(name string) (backend.Backend, error) {
 	switch {
 	case name == "cpu":
 		return cpu.New()
+	case name == "cpu/bf16":
+		return cpu.NewBF16()
 	case name == "ref":
 		return ref.New[float32](), nil
 	case name == "" || name == "auto":

@@ -116,7 +116,7 @@ func testOps(t *testing.T, be backend.Backend, size Size, every bool, ops []back
 			continue
 		}
 		t.Run(r.op.String(), func(t *testing.T) {
-			for i, c := range newGen(r.op, size).all(r) {
+			for i, c := range newGen(r.op, size).on(be).all(r) {
 				l := layout(i % 3)
 				if !every {
 					l = padded

@@ -1,6 +1,7 @@
 package cpu_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,7 +15,7 @@ import (
 // TestConformance holds every instruction set to the suite of all backends, which has calls of its own.
 // Those of ref are tested where they are.
 func TestConformance(t *testing.T) {
-	for _, isa := range cpu.ISAs()[1:] {
+	for _, isa := range slices.Concat(cpu.ISAs()[1:], cpu.BF16()) {
 		t.Run(isa, func(t *testing.T) {
 			on := func(workers int) backend.Backend {
 				pool := host.NewPool(workers)

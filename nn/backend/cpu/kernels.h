@@ -289,9 +289,12 @@ struct z_loss {
 
 enum { PAGE_BITS = 10 }; // elements of a page of account
 
+// Products have also versions that round their factors to bf16.
+#define PRODUCTS(F) F(mat) F(mat_tn) F(pack)
+
 // Every kernel has a version for each instruction set.
-#define KERNELS(F)                                                     \
-	F(mat) F(mat_tn) F(pack) F(add_parts) F(attn) F(attn_grad)     \
+#define KERNELS(F) \
+	PRODUCTS(F) F(add_parts) F(attn) F(attn_grad)                  \
 	F(elements) F(dropout) F(norm) F(norm_dx) F(column_sums)       \
 	F(embed) F(embed_grad) F(sum_rows) F(max_rows) F(max_grad) F(adamw) F(sgd) F(squares) \
 	F(mul_cols) F(mul_sums) F(shrink)                              \
@@ -300,13 +303,17 @@ enum { PAGE_BITS = 10 }; // elements of a page of account
 
 #define VERSION(name, isa) void name##_##isa(const struct name *);
 #define DECLARE(name) VERSIONS(VERSION, name)
+#define DECLARE_ROUNDED(name) ROUNDED(VERSION, name)
 KERNELS(DECLARE)
+PRODUCTS(DECLARE_ROUNDED)
 #undef DECLARE
+#undef DECLARE_ROUNDED
 #undef VERSION
 
-// The block of an instruction set's registers, rows by columns, and the rows that mat_tn packs at a time.
+// The block of an instruction set's registers, rows by columns; the words of depth that mat and mat_tn take at a time;
+// the numbers of a word, and what depths in words are rounded up to. All 0: the compiler does not know the instructions.
 struct sizes {
-	int mr, nr, kt;
+	int mr, nr, kc, kt, per, deep;
 };
 #define SIZES(name, isa) extern const struct sizes name##_##isa;
 VERSIONS(SIZES, sizes)

@@ -78,7 +78,7 @@ func (s isa) panels(packed func(i int) bool, transposed bool) *host.Forms[float3
 				return 0
 			}
 			n, k := dims(a.Src[i])
-			return up(n, s.nr) * k
+			return up(n, s.nr) * s.words(k)
 		},
 		N: func(a *args, i int) int {
 			n, _ := dims(a.Src[i])
@@ -95,8 +95,8 @@ func (s isa) panels(packed func(i int) bool, transposed bool) *host.Forms[float3
 				} else {
 					from = at(w, 0, j)
 				}
-				task(s, a, C.RUNG_TASK_pack, &C.struct_pack{
-					panel: (*C.float)(&to[j*k]), w: from, ld: C.long(w.Ld),
+				productAt(s, a, C.RUNG_TASK_pack, 0, &C.struct_pack{
+					panel: (*C.float)(&to[j*s.words(k)]), w: from, ld: C.long(w.Ld),
 					n: C.long(min(s.nr, n-j)), k: C.long(k), transposed: flag(transposed),
 				})
 			}
@@ -107,7 +107,14 @@ func (s isa) panels(packed func(i int) bool, transposed bool) *host.Forms[float3
 // partial is the scratch in which each worker keeps the sums of a tile between terms.
 func (s isa) partial(a *args) int { return 4 * a.Workers * s.partialSize() }
 
-func (s isa) partialSize() int { return up(tileRows, s.mr) * up(tileCols, s.nr) }
+// partialSize is a worker's: the sums and, where they have to be rounded, the rows of a part of the depth.
+func (s isa) partialSize() int {
+	n := up(tileRows, s.mr) * up(tileCols, s.nr)
+	if s.per > 1 {
+		n += up(tileRows, s.mr)*s.kc + 16 // a vector
+	}
+	return n
+}
 
 // A grid is the tiles of a result. Its rows are in equal shares, each of which is tiled for itself: the last tile
 // of a share is what is left.
@@ -218,6 +225,6 @@ func (s isa) tileNN(a *args, g grid, t int) {
 // term adds the product of rows i of x and columns j of the packed input w, of depth k, to a tile.
 func (s isa) term(a *args, c C.struct_mat, x mat, i, w, j, k int) {
 	c.a, c.lda, c.k = at(x, i, 0), C.long(x.Ld), C.long(k)
-	c.b = (*C.float)(&a.Form[w][j*k])
-	taskAt(s, a, C.RUNG_TASK_mat, unsafe.Offsetof(c.part), &c)
+	c.b = (*C.float)(&a.Form[w][j*s.words(k)])
+	productAt(s, a, C.RUNG_TASK_mat, unsafe.Offsetof(c.part), &c)
 }

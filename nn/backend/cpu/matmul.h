@@ -1,7 +1,7 @@
 // Tiles of matmuls: blocks of registers over panels, with what follows the sum done while it is in
 // the first cache.
 
-const struct sizes FN(sizes) = {MR, NR, KT};
+const struct sizes FN(sizes) = {MR, NR, KC, KT, PER, DEEP};
 
 // What follows the sum: an activation, or the derivative of one.
 enum { PLAIN, GELU, GATE };
@@ -41,9 +41,10 @@ INLINE void ask(const float *p, long ld, long m, long n, const int write) {
 			else __builtin_prefetch(p + r * ld + j, 0);
 }
 
-// A part of k: n of it from k on, of kc each but for the last.
+// A part of k, in words: n of all from k on, of kc each but for the last.
 struct depth {
-	long k, n, kc, groups; // groups of MR rows of the tile
+	const float *a; // the rows of the left factor, from k on
+	long lda, k, n, kc, all, groups; // groups of MR rows of the tile
 	int first, last, direct;
 	float *tile;
 };
@@ -52,20 +53,20 @@ struct depth {
 // of the next tile.
 INLINE void next(const struct mat *x, const struct depth *d, long i, long j, struct beside *o) {
 	const long each = d->kc / (2 * LINES) > 0 ? d->kc / (2 * LINES) : 1; // rows of a that are fetched during one block
-	const long of_a = (MR + each - 1) / each, bytes = d->kc * NR * (long)sizeof *x->b;
-	const int more = d->k + d->kc < x->k;
-	const float *b = more ? x->b + (d->k + d->kc) * NR : x->nextb, *a = more ? x->a + d->k + d->kc : x->nexta;
-	o->ahead = (const char *)(x->a + i * x->lda + d->k);
+	const long of_a = PER > 1 ? 0 : (MR + each - 1) / each, bytes = d->kc * NR * (long)sizeof *x->b;
+	const int more = d->k + d->kc < d->all;
+	const float *b = more ? x->b + (d->k + d->kc) * NR : x->nextb, *a = more ? d->a + d->kc : x->nexta;
+	o->ahead = (const char *)(d->a + i * d->lda);
 	const long line = (j / NR - of_a) * (d->kc / 2), panel = i / MR;
 	if (j / NR < of_a) {
-		if (i + MR < x->m) a = x->a + (i + MR) * x->lda + d->k;
+		if (i + MR < x->m) a = d->a + (i + MR) * d->lda;
 		if (!a) return;
 		o->ahead = (const char *)(a + j / NR * each * x->lda);
 		o->jump = x->lda * (long)sizeof *a - LINE * LINES;
 		return;
 	}
 	if (!b || panel * NR >= x->n || line * LINE >= bytes) return;
-	o->ahead = (const char *)(b + panel * NR * x->k) + line * LINE;
+	o->ahead = (const char *)(b + panel * NR * d->all) + line * LINE;
 }
 
 // one is block (i,j) of a part of k.
@@ -77,6 +78,7 @@ INLINE void one(const struct mat *x, const struct depth *d, long i, long j, void
 	float *part = x->part + (j / NR * d->groups + i / MR) * (MR * NR);
 	struct beside o = {.c = d->first && d->last ? d->tile : part, .from = d->first ? 0 : part, .ldc = NR, .ldfrom = NR};
 	const int straight = d->direct && cols % VL == 0;
+	o.room = !straight;
 	if (straight) {
 		o.c = x->y + i * x->ldy + j;
 		o.ldc = x->ldy;
@@ -84,23 +86,33 @@ INLINE void one(const struct mat *x, const struct depth *d, long i, long j, void
 		o.add = x->acc;
 	}
 	next(x, d, i, j, &o);
-	along(m, cols, d->n, x->a + i * x->lda + d->k, x->lda, x->b + j * x->k + d->k * NR, &o);
+	along(m, cols, d->n, d->a + i * d->lda, d->lda, x->b + j * d->all + d->k * NR, &o);
 	if (d->last && !straight) end(x, i, j, o.c);
 }
 
 void FN(mat)(const struct mat *x) {
 	float tile[MR * NR] __attribute__((aligned(64)));
 	void (*const end)(const struct mat *, long, long, const float *) = x->gelu ? finishGELU : x->gate ? finishGate : finishPlain;
+	enum { TO = DEEP > 4 ? DEEP : 4 };
 	// Parts of k are of one length, so that the last is no sliver.
-	long parts = (x->k + KC - 1) / KC, kc = ((x->k + parts - 1) / parts + 3) & ~3L;
-	for (long k = 0; k < x->k; k += kc) {
-		struct depth d = {k, least(kc, x->k - k), kc, (x->m + MR - 1) / MR, x->first && k == 0, x->last && k + kc >= x->k, 0, tile};
+	const long all = inwords(x->k), parts = (all + KC - 1) / KC, kc = ((all + parts - 1) / parts + TO - 1) / TO * TO;
+	const long groups = (x->m + MR - 1) / MR;
+	BEGIN();
+	for (long k = 0; k < all; k += kc) {
+		struct depth d = {x->a + k, x->lda, k, least(kc, all - k), kc, all, groups, x->first && k == 0, x->last && k + kc >= all, 0, tile};
+#ifdef ROUNDS
+		float *rows = x->part + groups * MR * ((x->n + NR - 1) / NR * NR);
+		rounded(rows, kc, x->a + k * PER, x->lda, x->m, x->k - k * PER, d.n);
+		d.a = rows;
+		d.lda = kc;
+#endif
 		d.direct = d.last && end == finishPlain && !x->pre && x->y;
 		// A block of rows stays in the first cache while the panels go by from the second; results are written
 		// along their rows.
 		for (long i = 0; i < x->m; i += MR)
 			for (long j = 0; j < x->n; j += NR) one(x, &d, i, j, end);
 	}
+	END();
 }
 
 void FN(pack)(const struct pack *x) {
@@ -108,30 +120,51 @@ void FN(pack)(const struct pack *x) {
 	else panel(x->panel, x->w, x->ld, x->n, x->k);
 }
 
-enum { STRIP = 8 }; // rows that are copied together: memory is read along a few rows at a time
+// Words of depth that are copied together: memory is read along a few rows at a time.
+enum { STRIP = DEEP > 8 ? DEEP : 8 };
 
-// columns copies m columns of x in groups of MR, k after k. Where whole vectors can be read and written they are:
-// what a row has too much the next one overwrites, but for the last of a strip.
+#ifdef PACKED_ROWS
+enum { TN = ALONG };
+
+// columns copies m columns of x (k rows) to rows of words, one after another.
 static void columns(float *p, const float *x, long ld, long m, long k) {
-	enum { WIDTH = (MR + VL - 1) / VL * VL };
-	for (long r0 = 0; r0 < k; r0 += STRIP)
-		for (long i = 0; i < m; i += MR) {
-			const float *from = x + r0 * ld + i;
-			float *to = p + i * k + r0 * MR;
-			long rows = least(STRIP, k - r0);
-			if (i + WIDTH <= m)
-				for (; rows > 1; rows--, from += ld, to += MR)
-					UNROLL(2) for (int c = 0; c < WIDTH; c += VL) vstore(to + c, vload(from + c));
-			for (; rows > 0; rows--, from += ld, to += MR)
-				UNROLL(2) for (int c = 0; c < WIDTH; c += VL)
-					if (c < m - i) vstoren(to + c, vloadn(from + c, m - i - c), MR - c);
+	const long all = inwords(k);
+	for (long w = 0; w < all; w += VL)
+		for (long i = 0; i < m; i += VL) {
+			float t[VL * VL];
+			for (long r = 0; r < VL; r++) vstore(t + r * VL, vword(x + (w + r) * PER * ld + i, ld, m - i, k - (w + r) * PER));
+			transpose(p + i * all + w, all, t, VL, VL);
 		}
 }
+#else
+enum { TN = ACROSS };
 
-// panels copies n columns of x in panels of NR.
+// columns copies m columns of x (k rows) in groups of MR, word after word. Where whole vectors can be read and written
+// they are: what a row has too much the next one overwrites, but for the last of a strip.
+static void columns(float *p, const float *x, long ld, long m, long k) {
+	enum { WIDTH = (MR + VL - 1) / VL * VL };
+	const long all = inwords(k);
+	for (long w = 0; w < all; w += STRIP)
+		for (long i = 0; i < m; i += MR) {
+			const float *from = x + w * PER * ld + i;
+			float *to = p + i * all + w * MR;
+			long n = least(STRIP, all - w), left = k - w * PER;
+			if (i + WIDTH <= m)
+				for (; n > 1; n--, left -= PER, from += PER * ld, to += MR)
+					UNROLL(2) for (int c = 0; c < WIDTH; c += VL) vstore(to + c, vword(from + c, ld, VL, left));
+			for (; n > 0; n--, left -= PER, from += PER * ld, to += MR)
+				UNROLL(2) for (int c = 0; c < WIDTH; c += VL)
+					if (c < m - i) vstoren(to + c, vword(from + c, ld, m - i - c, left), MR - c);
+		}
+}
+#endif
+
+// panels copies n columns of x (k rows) in panels of NR.
 static void panels(float *p, const float *x, long ld, long n, long k) {
-	for (long r = 0; r < k; r += STRIP)
-		for (long j = 0; j < n; j += NR) panel(p + j * k + r * NR, x + r * ld + j, ld, least(NR, n - j), least(STRIP, k - r));
+	const long all = inwords(k);
+	for (long w = 0; w < all; w += STRIP)
+		for (long j = 0; j < n; j += NR)
+			panel(p + j * all + w * NR, x + w * PER * ld + j, ld, least(NR, n - j), least(STRIP * PER, k - w * PER));
 }
 
 void FN(mat_tn)(const struct mat_tn *t) {
@@ -139,14 +172,16 @@ void FN(mat_tn)(const struct mat_tn *t) {
 		for (long i = 0; i < t->m; i++)
 			for (long j = 0; j < t->n; j += VL) vstoren(t->dw + i * t->lddw + j, vzero(), t->n - j);
 	// Packing pays where what is packed is read several times.
-	const int packA = t->n > NR, packB = t->m > 3 * MR;
-	for (long k0 = 0; k0 < t->rows; k0 += KT) {
-		long k = least(KT, t->rows - k0);
+	const int packA = PER > 1 || t->n > NR, packB = PER > 1 || t->m > 3 * MR;
+	BEGIN();
+	for (long k0 = 0; k0 < t->rows; k0 += KT * PER) {
+		const long rows = least(KT * PER, t->rows - k0), k = inwords(rows);
 		const float *dy = t->dy + k0 * t->lddy, *x = t->x + k0 * t->ldx;
 		float *pb = t->packed, *pa = pb + (t->n + NR - 1) / NR * NR * k;
-		if (packA) columns(pa, dy, t->lddy, t->m, k);
-		if (packB) panels(pb, x, t->ldx, t->n, k);
-		long row = 0, left = least(KT, t->rows - k0 - k); // of the next ones: during each block one is fetched, those of x first
+		const long s = TN == ALONG ? k : packA ? MR : t->lddy;
+		if (packA) columns(pa, dy, t->lddy, t->m, rows);
+		if (packB) panels(pb, x, t->ldx, t->n, rows);
+		long row = 0, left = least(KT * PER, t->rows - k0 - rows); // of the next ones: during each block one is fetched, those of x first
 		for (long j = 0; j < t->n; j += NR) {
 			long n = least(NR, t->n - j);
 			int packed = packB || n % VL;
@@ -154,12 +189,13 @@ void FN(mat_tn)(const struct mat_tn *t) {
 			const float *b = packed ? pb + j * k : x + j;
 			for (long i = 0; i < t->m; i += MR, row++) {
 				const float *ahead = b;
-				if (row < left) ahead = x + (k + row) * t->ldx;
-				else if (row < 2 * left) ahead = dy + (k + row - left) * t->lddy;
-				edge(ACROSS, least(MR, t->m - i), n, k, packA ? pa + i * k : dy + i, packA ? MR : t->lddy, b, packed ? NR : t->ldx, t->dw + i * t->lddw + j, t->lddw, t->acc || k0, (const char *)ahead);
+				if (row < left) ahead = x + (rows + row) * t->ldx;
+				else if (row < 2 * left) ahead = dy + (rows + row - left) * t->lddy;
+				edge(TN, least(MR, t->m - i), n, k, packA ? pa + i * k : dy + i, s, b, packed ? NR : t->ldx, t->dw + i * t->lddw + j, t->lddw, t->acc || k0, (const char *)ahead);
 			}
 		}
 	}
+	END();
 }
 
 void FN(add_parts)(const struct add_parts *x) {

@@ -113,7 +113,7 @@ func (s isa) tileTN(a *args, g tnGrid, t int) {
 	if to > from { // the first row of an empty unit may be the capacity
 		c.dy, c.x = at(dy, from, o), at(x, from, i)
 	}
-	taskAt(s, a, C.RUNG_TASK_mat_tn, unsafe.Offsetof(c.packed), &c)
+	productAt(s, a, C.RUNG_TASK_mat_tn, unsafe.Offsetof(c.packed), &c)
 }
 
 // partTN is the sum of part p of the rows, in scratch.

@@ -12,9 +12,25 @@ static inline long least(long a, long b) { return a < b ? a : b; }
 #ifdef __clang__
 #define UNROLL(n) _Pragma("clang loop unroll(full)")
 #else
-#define PRAGMA(x) _Pragma(#x)
-#define UNROLL(n) PRAGMA(GCC unroll n)
+#define UNROLL_OF(x) _Pragma(#x)
+#define UNROLL(n) UNROLL_OF(GCC unroll n)
 #endif
+
+// A word is what a lane of a factor holds: a float or, of an instruction set that multiplies bf16, the next two numbers
+// along k, rounded. Depths in words are whole multiples of DEEP.
+#ifndef ROUNDS
+enum { PER = 1, DEEP = 1 };
+#define vmac vfma
+
+// vword is row 0 of x: n floats. left rows are there, ld apart, of which a word takes PER.
+INLINE vf vword(const float *x, long ld, long n, long left) {
+	(void)ld, (void)left;
+	return vloadn(x, n);
+}
+#endif
+
+// words is the depth of k in words.
+INLINE long inwords(long k) { return (k + PER * DEEP - 1) / (PER * DEEP) * DEEP; }
 
 // How a is read: its rows are contiguous along k and s apart (ALONG), or its columns are (ACROSS), or they are
 // packed (PACKED: s is MR).
@@ -25,7 +41,7 @@ struct beside {
 	float *c; // = (sums + from) + bias, or that plus c; from and bias may be null
 	const float *from, *bias;
 	long ldc, ldfrom;
-	int add;
+	int add, room; // room: c is as large as a whole block, whatever m and n are
 	const char *ahead; // LINES lines, as many more jump bytes from where these end, and so on
 	long jump;
 };
@@ -64,7 +80,7 @@ INLINE vf element(const int how, const float *const *r, const float *a, long s, 
 		UNROLL(2) for (int v = 0; v < nv; v++) y[v] = vload(b + (p) * bs + v * VL);  \
 		UNROLL(16) for (int i = 0; i < m; i++) {                                     \
 			vf x = element(how, r, a, s, i, p);                                                \
-			UNROLL(2) for (int v = 0; v < nv; v++) acc[i][v] = vfma(x, y[v], acc[i][v]); \
+			UNROLL(2) for (int v = 0; v < nv; v++) acc[i][v] = vmac(x, y[v], acc[i][v]); \
 		}                                                                                          \
 	} while (0)
 
@@ -103,6 +119,12 @@ INLINE void block(const int m, const int nv, const int how, long k, const float 
 }
 #endif
 
+#ifndef BEGIN // before and after the blocks of a kernel
+#define BEGIN()
+#define END()
+#endif
+
+#ifndef BLOCKS // or that has those of all sizes
 #define BLOCK(M, V) block(M, V, how, k, a, s, b, bs, o)
 #define BLOCK_CASE(M) \
 	case M: \
@@ -121,6 +143,7 @@ INLINE void blocks(const int how, long m, long n, long k, const float *a, long s
 #endif
 	}
 }
+#endif
 static __attribute__((noinline)) void along(long m, long n, long k, const float *a, long s, const float *b, const struct beside *o) {
 	blocks(ALONG, m, n, k, a, s, b, NR, o);
 }
@@ -134,7 +157,7 @@ static __attribute__((noinline)) void across(long m, long n, long k, const float
 INLINE void edge(const int how, long m, long n, long k, const float *a, long s, const float *b, long bs, float *c, long ldc, int add, const char *ahead) {
 	float tile[MR * NR] __attribute__((aligned(64)));
 	const int whole = n % VL == 0;
-	const struct beside o = {.c = whole ? c : tile, .ldc = whole ? ldc : NR, .add = whole && add, .ahead = ahead};
+	const struct beside o = {.c = whole ? c : tile, .ldc = whole ? ldc : NR, .add = whole && add, .room = !whole, .ahead = ahead};
 	if (how == ALONG) along(m, n, k, a, s, b, &o);
 	else across(m, n, k, a, s, b, bs, &o);
 	if (whole) return;
@@ -150,8 +173,8 @@ INLINE void edge(const int how, long m, long n, long k, const float *a, long s, 
 
 // panel copies n ≤ NR columns of x (k rows, ld apart).
 static void panel(float *p, const float *x, long ld, long n, long k) {
-	for (; k > 0; k--, x += ld, p += NR)
-		for (int v = 0; v < NV; v++) vstore(p + v * VL, n > v * VL ? vloadn(x + v * VL, n - v * VL) : vzero());
+	for (long w = inwords(k); w > 0; w--, k -= PER, x += PER * ld, p += NR)
+		for (int v = 0; v < NV; v++) vstore(p + v * VL, n > v * VL ? vword(x + v * VL, ld, n - v * VL, k) : vzero());
 }
 
 // fours transposes columns c to c + 3 of VL rows: each is VL floats, s from the one before. Rows four apart lie in
@@ -165,20 +188,22 @@ INLINE void fours(float *p, long s, const float *const *r, long c) {
 	vstore(p + 3 * s, vfourhi(d, e));
 }
 
-// transpose copies n ≤ VL rows of VL floats to columns of a panel; missing rows are 0.
-static inline void transpose(float *p, const float *w, long ld, long n) {
+// transpose copies n ≤ VL rows of VL words to columns of p, whose rows are s apart; missing rows are 0.
+static inline void transpose(float *p, long s, const float *w, long ld, long n) {
 	static const float none[VL];
 	const float *r[VL];
 	UNROLL(16) for (int i = 0; i < VL; i++) r[i] = i < n ? w + i * ld : none;
-	UNROLL(4) for (int c = 0; c < VL; c += 4) fours(p + c * NR, NR, r, c);
+	UNROLL(4) for (int c = 0; c < VL; c += 4) fours(p + c * s, s, r, c);
 }
 
+#ifndef ROUNDS
 // panelT copies n ≤ NR rows of w (k columns, rows ld apart) to columns.
 static void panelT(float *p, const float *w, long ld, long n, long k) {
 	for (long j = 0; j < NR; j += VL) {
 		long i = 0;
-		for (; i + VL <= k; i += VL) transpose(p + i * NR + j, w + j * ld + i, ld, n - j);
+		for (; i + VL <= k; i += VL) transpose(p + i * NR + j, NR, w + j * ld + i, ld, n - j);
 		for (; i < k; i++)
 			for (long c = j; c < j + VL; c++) p[i * NR + c] = c < n ? w[c * ld + i] : 0;
 	}
 }
+#endif

@@ -26,21 +26,30 @@ type (
 
 // An isa is an instruction set, and the block of a matrix that its registers hold.
 type isa struct {
-	name    string
-	version int // of its kernels
-	mr, nr  int // rows and columns of a block
-	kt      int // rows that a weight's gradient packs at a time
+	name     string
+	version  int // of its kernels
+	products int // of those that multiply matrices
+	mr, nr   int // rows and columns of a block
+	kc, kt   int // words of depth that a product, and a weight's gradient, takes at a time
+	per      int // numbers of a word: 2 are rounded to bf16
+	deep     int // depths in words are multiples of it
 }
 
-// isaOf has the sizes that its kernels are compiled for.
-func isaOf(name string, version int, s C.struct_sizes) isa {
-	return isa{name, version, int(s.mr), int(s.nr), int(s.kt)}
+// isaOf has the sizes that its products are compiled for.
+func isaOf(name string, version, products int, s C.struct_sizes) isa {
+	return isa{name, version, products, int(s.mr), int(s.nr), int(s.kc), int(s.kt), int(s.per), int(s.deep)}
 }
 
-// native lists the instruction sets of this machine, the best last.
-func native() (names []string) {
+// words is the depth of k in words.
+func (s isa) words(k int) int { return up(ceil(k, s.per), s.deep) }
+
+// native lists the instruction sets of this machine, the best last: those that multiply in float32, or those that
+// round to bf16.
+func native(rounds bool) (names []string) {
 	for _, s := range isas() {
-		names = append(names, s.name)
+		if s.per > 1 == rounds {
+			names = append(names, s.name)
+		}
 	}
 	return names
 }
@@ -81,6 +90,12 @@ func byRows(run func(a *args, lo, hi int)) host.Kernel[float32] {
 
 // task records a call of a kernel.
 func task[T any](s isa, a *args, kernel int, arg *T) { taskAt(s, a, kernel, 0, arg) }
+
+// productAt is taskAt of a kernel that multiplies matrices.
+func productAt[T any](s isa, a *args, kernel int, slot uintptr, arg *T) {
+	s.version = s.products
+	taskAt(s, a, kernel, slot, arg)
+}
 
 // taskAt records a call of a kernel; slot is the offset of the field of its argument that gets the address of
 // the worker's scratch.

@@ -6,4 +6,4 @@ package cpu
 import "C"
 
 // isas is the one instruction set that every processor of this architecture has.
-func isas() []isa { return []isa{isaOf("neon", C.RUNG_NEON, C.sizes_neon)} }
+func isas() []isa { return []isa{isaOf("neon", C.RUNG_neon, C.RUNG_neon, C.sizes_neon)} }

@@ -4,6 +4,6 @@ package cpu
 
 import "rung/nn/backend/host"
 
-func native() []string { return nil }
+func native(bool) []string { return nil }
 
 func install(*host.Pool, *host.Kernels[float32], string) error { return nil }

@@ -3,6 +3,7 @@ package cpu_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -41,6 +42,7 @@ type probe struct {
 	s         backend.Scalars
 	floor     float64 // of the magnitude that errors are compared with
 	units     []int32 // first rows of units, for gradients by unit
+	brief     bool    // bf16 holds what inputs are: products that round to it multiply exactly
 }
 
 const untouched = 12345
@@ -177,7 +179,11 @@ func fillOperand[F host.Float](p probe, o operand, k int, result bool, units int
 					n = i*o.cols + j
 				}
 				if !result || o.acc || o.drawn {
-					dst[at] = F(float32(draws[n] * scale)) // the same numbers in both precisions
+					v := float32(draws[n] * scale) // the same numbers in both precisions
+					if p.brief {
+						v = math.Float32frombits(math.Float32bits(v) &^ 0xffff)
+					}
+					dst[at] = F(v)
 				}
 			}
 		}
@@ -215,13 +221,19 @@ func once[F host.Float](t testing.TB, be backend.Backend, p probe) [][]F {
 
 // backends are those of this package: one for each instruction set but ref.
 func backends(t testing.TB, workers int) map[string]backend.Backend {
+	return on(t, workers, cpu.ISAs()[1:])
+}
+
+// rounding are those whose products round their factors to bf16, if the machine has any.
+func rounding(t testing.TB, workers int) map[string]backend.Backend {
+	return on(t, workers, cpu.BF16())
+}
+
+func on(t testing.TB, workers int, isas []string) map[string]backend.Backend {
 	pool := host.NewPool(workers)
 	t.Cleanup(pool.Close)
 	m := map[string]backend.Backend{}
-	for _, isa := range cpu.ISAs() {
-		if isa == "ref" {
-			continue
-		}
+	for _, isa := range isas {
 		be, err := cpu.On(pool, isa)
 		require.NoError(t, err)
 		m[isa] = be
@@ -230,8 +242,17 @@ func backends(t testing.TB, workers int) map[string]backend.Backend {
 }
 
 // check compares a probe with the reference in float64, to tol of each element and of the greatest,
-// and demands the same bits of any number of workers.
+// and demands the same bits of any number of workers. Products that round their factors get such as they leave alone.
 func check(t *testing.T, name string, p probe, tol float64) {
+	t.Helper()
+	checkOn(t, name, p, tol, backends)
+	if slices.Contains([]backend.Op{backend.MatNT, backend.MatNN, backend.MatTN}, p.op) {
+		p.brief = true
+		checkOn(t, name, p, tol, rounding)
+	}
+}
+
+func checkOn(t *testing.T, name string, p probe, tol float64, backends func(testing.TB, int) map[string]backend.Backend) {
 	t.Helper()
 	if p.s.Count == [backend.NumAxes]int{} {
 		t.Fatal("no counts")

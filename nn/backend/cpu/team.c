@@ -10,10 +10,12 @@
 #include <time.h>
 
 typedef void kernel(const void *);
-static kernel *const kernels[] = {
-#define VERSION(name, isa) (kernel *)name##_##isa,
-#define ALL(name) VERSIONS(VERSION, name)
-	KERNELS(ALL)
+static kernel *const kernels[][RUNG_ISAS] = {
+#define VERSION(name, isa) [RUNG_TASK_##name][RUNG_##isa] = (kernel *)name##_##isa,
+#define EVERY(name) VERSIONS(VERSION, name)
+#define EVERY_ROUNDED(name) ROUNDED(VERSION, name)
+	KERNELS(EVERY)
+	PRODUCTS(EVERY_ROUNDED)
 };
 
 enum {
@@ -67,7 +69,7 @@ static void piece(const struct job *j, long p, char *scratch) {
 		char *arg = (char *)(w + 1);
 		if (t->slot) *(char **)(arg + t->slot) = scratch;
 		if (t->kernel / RUNG_ISAS == RUNG_TASK_mat) foresee(t, all);
-		kernels[t->kernel](arg);
+		kernels[t->kernel / RUNG_ISAS][t->kernel % RUNG_ISAS](arg);
 		w += t->words;
 	}
 }

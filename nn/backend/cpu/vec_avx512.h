@@ -1,15 +1,23 @@
-// Vectors of sixteen floats: AVX-512F. The names are those of vec_avx2.h.
+// Vectors of sixteen floats: AVX-512F. The names are those of vec_avx2.h. Who includes it may have set FN, sizes of blocks
+// and targets of its own.
+#ifndef FN
+#define FN(name) name##_avx512
+#define TARGETS "avx512f,avx2,fma"
+#define WIDE // more rows in registers
+enum { MR = 14, KC = 384, KT = 128 };
+#endif
+
+#define PRAGMA_OF(x) _Pragma(#x)
+#define PRAGMA(x) PRAGMA_OF(x)
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
+PRAGMA(clang attribute push(__attribute__((target(TARGETS))), apply_to = function))
 #else
-#pragma GCC target("avx512f,avx2,fma")
+PRAGMA(GCC target(TARGETS))
 #endif
 #include <immintrin.h>
 #include <stdint.h>
 
-#define FN(name) name##_avx512
-#define WIDE // more rows in registers
-enum { VL = 16, MR = 14, NV = 2, NR = VL * NV, KC = 384, KT = 128 };
+enum { VL = 16, NV = 2, NR = VL * NV };
 
 typedef __m512 vf;
 typedef __m512i vi;

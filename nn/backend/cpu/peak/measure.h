@@ -17,10 +17,10 @@ static double now(void) {
 #endif
 
 // CHAINS are independent sums, in registers: enough to hide the latency of the units. REG is the constraint of a
-// register.
-#define PEAK(name, attribute, vec, lanes, set, fma, store)                        \
+// register, flops the operations of a lane.
+#define PEAK(name, attribute, vec, lanes, flops, set, fma, store)                 \
 	attribute static double name(long steps, double *seconds) {               \
-		vec s[CHAINS], x = set(0.999999f), y = set(1e-9f);                \
+		vec s[CHAINS], x = set(1), y = set(1e-9f);                \
 		EACH s[i] = set((float)i);                                        \
 		double t = now();                                                 \
 		__asm__ volatile("" : "+" REG(x)); /* not before */               \
@@ -29,5 +29,5 @@ static double now(void) {
 		*seconds = now() - t;                                             \
 		volatile float sink[lanes];                                       \
 		EACH store((float *)sink, s[i]);                                  \
-		return 2.0 * CHAINS * lanes * (double)steps;                      \
+		return (double)flops * CHAINS * lanes * (double)steps;            \
 	}

@@ -10,9 +10,9 @@ import "C"
 
 import "unsafe"
 
-// GFLOPS is the fused multiply-adds (two operations each) of one core in 1e9 a second of its time, the
-// best of a few runs of some milliseconds. The machine must have the instruction set; others than
-// avx2, avx512 and neon give 0.
+// GFLOPS is the multiply-adds (two operations each) of one core in 1e9 a second of its time, the best of a few runs of
+// some milliseconds: fused ones in float32 of avx2, avx512 and neon, products of bf16 of avx512bf16 and amx. The machine
+// must have the instruction set; others give 0, and so does an amx that is not there.
 func GFLOPS(isa string) (best float64) {
 	const steps = 1 << 20
 	name := C.CString(isa)
