@@ -7,7 +7,7 @@
 # make long     the tests that take minutes
 # make peers PYTHON=…   round trips through the Python libraries
 # make ptx      the PTX of the CUDA kernels, after a change of their sources
-# Also: race, test-arm64, test-gpu, test-emu, abi, ptx-check, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
+# Also: race, test-arm64, test-amx, test-gpu, test-emu, abi, ptx-check, lint, fuzz, clean. TAGS adds build tags: make TAGS="gpu mpi".
 
 # gorgonia.org/cu includes <cuda.h> and links -lcuda. It finds our declarations of the driver's ABI and an empty archive:
 # no CUDA toolkit, no driver is needed. The sum makes Go's build cache notice an edited header, which it does not see by
@@ -65,6 +65,12 @@ test-arm64:
 	$(ARM64) go vet ./nn/backend/...
 	$(ARM64) go test -short $(EMULATE) -skip '^(TestAttn|TestTeam)$$' ./nn/backend/cpu
 	$(ARM64) go test -short $(EMULATE) -run '^(TestLearns|TestResumeIsExact|TestWorkersChangeNothing)$$' ./train
+
+# The products of AMX on tiles that C emulates: of the processor they need AVX-512-BF16, without which nothing is tested
+test-amx:
+	go vet -tags amxemu ./nn/backend/cpu
+	go test -short -tags amxemu ./nn/backend/cpu
+	go test -short -tags amxemu -run '^TestBF16$$' ./train
 
 # -rdynamic, which Go falls back to with some linkers, shows every symbol of ours that is not hidden
 test-gpu: bin/staticcheck
@@ -145,4 +151,4 @@ rename:
 clean:
 	rm -rf bin
 
-.PHONY: all cpu test long peers race test-arm64 test-gpu test-emu env abi ptx ptx-check lint fuzz ci rename clean
+.PHONY: all cpu test long peers race test-amx test-arm64 test-gpu test-emu env abi ptx ptx-check lint fuzz ci rename clean

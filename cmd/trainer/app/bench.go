@@ -102,7 +102,7 @@ GPU; where there is one, measured times stand beside. Nothing but the model's sh
 	f.StringVar(&model, "model", "", "the shape of minilm, bert-base or a model's `DIR`")
 	f.IntVar(&sequences, "sequences", 32, "with --model on a CUDA device: sequences of the step")
 	f.IntVar(&length, "length", 128, "and tokens of each")
-	f.StringVar(&device, "device", "auto", "auto, cpu, cuda:N, or ref (the reference kernels)")
+	f.StringVar(&device, "device", "auto", "auto, cpu, cpu/bf16, cuda:N, or ref (the reference kernels)")
 	f.IntVar(&rounds, "rounds", 5, "how often each case is measured; the median counts")
 	f.Bool("operators", false, "each operator by itself, too")
 	f.StringVar(&out, "out", "", "write the report to `FILE`, as JSON")

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/cpu"
 
 	"rung/checkpoints/hub"
+	cpubackend "rung/nn/backend/cpu"
+	"rung/nn/backend/cpu/peak"
 	"rung/nn/device"
 )
 
@@ -91,6 +93,7 @@ func examine() []finding {
 		cores(),
 		memory(),
 		kernels(),
+		halves(),
 		fused(),
 		{name: "blas", says: "none needed"},
 		{name: "cuda", says: cudaStatus()},
@@ -181,6 +184,23 @@ func kernels() finding {
 		return finding{name: "kernels", bad: err}
 	}
 	return finding{name: "kernels", says: be.Name()}
+}
+
+// halves says what multiplies bf16 on the CPU, and whether that is worth asking for: some processors take longer for it
+// than for float32.
+func halves() finding {
+	f := finding{name: "cpu/bf16", says: "not on this machine and build"}
+	have := cpubackend.BF16()
+	if len(have) == 0 {
+		return f
+	}
+	isas := cpubackend.ISAs()
+	own, single := have[len(have)-1], isas[len(isas)-1]
+	f.says = fmt.Sprintf("%s, a core %.0f GFLOP/s beside %.0f of %s in float32", own, peak.GFLOPS(own), peak.GFLOPS(single), single)
+	if peak.GFLOPS(own) < peak.GFLOPS(single) {
+		f.says += ": slower here than cpu"
+	}
+	return f
 }
 
 // cublasLt is what multiplies on GPUs besides our own kernels.

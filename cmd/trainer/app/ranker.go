@@ -30,7 +30,7 @@ func (m *modelFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&m.model, "model", "", "model or adapter: a `DIR` or hf:org/name@revision")
 	f.StringVar(&m.base, "base", "", "the adapter's base, instead of the one that it names: a `DIR` or hf:org/name@revision")
-	f.StringVar(&m.device, "device", "auto", "auto, cpu, cuda:N, or ref (the reference kernels)")
+	f.StringVar(&m.device, "device", "auto", "auto, cpu, cpu/bf16, cuda:N, or ref (the reference kernels)")
 	f.StringVar(&m.domain, "domain", "", "`NAME` of what texts are of, for an adapter that routes by it")
 	f.IntVar(&m.length, "max-length", 0, "tokens of a sequence; 0: as the model says")
 	needed(cmd, "model")

@@ -91,6 +91,8 @@ func runScripts(t *testing.T, dir string) {
 			case "simd": // else training takes minutes
 				isas := cpu.ISAs()
 				return len(isas) > 1 && os.Getenv(cpu.Variable) != isas[0], nil
+			case "bf16":
+				return len(cpu.BF16()) > 0, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},

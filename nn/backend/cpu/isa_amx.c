@@ -34,6 +34,7 @@ const struct sizes sizes_amx;
 
 // Processes have to ask before they use tiles: see Linux's Documentation/arch/x86/xstate.rst.
 int rung_amx(int has) {
+	(void)has;
 #ifndef RUNG_ROUNDED
 	return 0;
 #elif defined RUNG_AMX_EMULATED

@@ -124,7 +124,7 @@ void FN(pack)(const struct pack *x) {
 enum { STRIP = DEEP > 8 ? DEEP : 8 };
 
 #ifdef PACKED_ROWS
-enum { TN = ALONG };
+#define TN ALONG // how a weight's gradient reads its left factor
 
 // columns copies m columns of x (k rows) to rows of words, one after another.
 static void columns(float *p, const float *x, long ld, long m, long k) {
@@ -137,7 +137,7 @@ static void columns(float *p, const float *x, long ld, long m, long k) {
 		}
 }
 #else
-enum { TN = ACROSS };
+#define TN ACROSS
 
 // columns copies m columns of x (k rows) in groups of MR, word after word. Where whole vectors can be read and written
 // they are: what a row has too much the next one overwrites, but for the last of a strip.

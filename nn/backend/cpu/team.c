@@ -151,7 +151,7 @@ void rung_team_do(struct team *t, struct job j) {
 		atomic_store_explicit(&t->shares[k].next, k * j.pieces / t->sharers, memory_order_relaxed);
 		t->shares[k].end = (k + 1) * j.pieces / t->sharers;
 	}
-	atomic_store(&t->state, (atomic_load(&t->state) >> 32) + 1 << 32 | OPEN);
+	atomic_store(&t->state, ((atomic_load(&t->state) >> 32) + 1) << 32 | OPEN);
 	if (atomic_load(&t->sleepers)) {
 		pthread_mutex_lock(&t->lock);
 		pthread_cond_broadcast(&t->wake);
