@@ -7,11 +7,7 @@
 #include <math.h>
 #define FN(name) name##_amx
 #define BLOCK_HEADER "tiles_amx.h"
-#ifdef RUNG_AMX_EMULATED
-#define TARGETS "avx512f,avx512bw,avx512bf16,avx2,fma"
-#else
 #define TARGETS "avx512f,avx512bw,avx512bf16,avx2,fma,amx-tile,amx-bf16"
-#endif
 // Sixteen words of 32 rows and of 32 columns are 4 KiB: a block's rows take half of the first cache.
 enum { MR = 32, KC = 192, KT = 192, DEEP = 16 };
 #include "vec_avx512.h"
@@ -38,7 +34,8 @@ int rung_amx(int has) {
 #ifndef RUNG_ROUNDED
 	return 0;
 #elif defined RUNG_AMX_EMULATED
-	return 1;
+	int rung_amx_emulate(void);
+	return rung_amx_emulate();
 #elif defined __linux__ && defined SYS_arch_prctl
 	enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
 	return has && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;

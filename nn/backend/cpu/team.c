@@ -192,9 +192,12 @@ struct team *rung_team_new(int workers, int patient) {
 	pthread_mutex_init(&t->lock, 0);
 	pthread_cond_init(&t->wake, 0);
 	pthread_cond_init(&t->ended, 0);
-	sigset_t all, old; // signals are for the threads of Go, but for that of its profiler
+	// Signals are for the threads of Go, but for that of its profiler and what a thread does itself: a fault of a kernel
+	// that is blocked would end the process without a word.
+	static const int own[] = {SIGPROF, SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+	sigset_t all, old;
 	sigfillset(&all);
-	sigdelset(&all, SIGPROF);
+	for (unsigned i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&all, own[i]);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	while (t->helpers < workers - 1) {
 		struct helper *h = &t->helper[t->helpers];

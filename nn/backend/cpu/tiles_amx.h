@@ -1,39 +1,10 @@
 // Blocks of AMX: 32 rows and 32 columns are four tiles of sums, of sixteen rows of sixteen floats. A step of sixteen words
 // of depth loads two tiles of each factor, 1 KiB each, for four products of 16,384 operations.
 //
-// Sums are those of the instruction TDPBF16PS: words in order, of each the lower number first.
-#include <string.h>
-
+// The instruction TDPBF16PS adds the products of lower numbers and those of upper ones, words in order, and both sums to
+// what a tile has.
 enum { TILE = 16 };
 
-#ifdef RUNG_AMX_EMULATED
-// The tiles of the emulated kind. Which number of a word comes first and how often is rounded is not that of hardware.
-static _Thread_local float tiles[8][TILE][TILE];
-#define BEGIN()
-#define END() memset(tiles, 0x7f, sizeof tiles)
-#define TILE_ZERO(t) memset(tiles[t], 0, sizeof tiles[t])
-#define TILE_LOAD(t, p, ld) \
-	for (long i_ = 0; i_ < TILE; i_++) memcpy(tiles[t][i_], (p) + i_ * (ld), sizeof tiles[t][i_])
-#define TILE_STORE(t, p, ld) \
-	for (long i_ = 0; i_ < TILE; i_++) memcpy((p) + i_ * (ld), tiles[t][i_], sizeof tiles[t][i_])
-#define TILE_DOT(c, a, b) dot(tiles[c], tiles[a], tiles[b])
-
-static float half(float word, int high) {
-	uint32_t u;
-	memcpy(&u, &word, sizeof u);
-	u = high ? u & 0xffff0000 : u << 16;
-	memcpy(&word, &u, sizeof u);
-	return word;
-}
-static void dot(float c[TILE][TILE], float a[TILE][TILE], float b[TILE][TILE]) {
-	for (int m = 0; m < TILE; m++)
-		for (int k = 0; k < TILE; k++)
-			for (int n = 0; n < TILE; n++) {
-				c[m][n] += half(a[m][k], 0) * half(b[k][n], 0);
-				c[m][n] += half(a[m][k], 1) * half(b[k][n], 1);
-			}
-}
-#else
 // All eight tiles are sixteen rows of 64 bytes.
 static const struct {
 	uint8_t palette, start, zero[14];
@@ -48,8 +19,6 @@ static const struct {
 #define TILE_LOAD(t, p, ld) TILES("tileloadd (%0,%1), %%tmm" #t : : "r"(p), "r"((ld) * (long)sizeof(float)))
 #define TILE_STORE(t, p, ld) TILES("tilestored %%tmm" #t ", (%0,%1)" : : "r"(p), "r"((ld) * (long)sizeof(float)))
 #define TILE_DOT(c, a, b) TILES("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
-#endif
-
 // The tiles: sums 0 to 3 row by row, the left factor in 4 and 5, the right one in 6 and 7.
 #define SUMS(DO)                                      \
 	do {                                          \
