@@ -10,6 +10,7 @@ import (
 
 	"rung/data"
 	"rung/lora"
+	"rung/nn/backend/cpu"
 	"rung/nn/loss"
 	"rung/train/privacy"
 )
@@ -59,15 +60,17 @@ func wikiLengths(t testing.TB, m ids) []int {
 // BenchmarkStep is a training step of MiniLM as a cross-encoder, batch 32: forward, backward, AdamW.
 func BenchmarkStep(b *testing.B) {
 	for _, shape := range []string{"s128", "wikiqa", "s512"} {
-		b.Run("full/"+shape, func(b *testing.B) {
-			benchStep(b, replayModel(b), shape, nil)
-		})
-		b.Run("lora/"+shape, func(b *testing.B) {
-			benchStep(b, loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}}), shape, nil)
-		})
+		for _, on := range []struct{ name, device string }{{"", ""}, {"bf16/", "cpu/bf16"}} {
+			b.Run(on.name+"full/"+shape, func(b *testing.B) {
+				benchStep(b, replayModel(b), on.device, shape, nil)
+			})
+			b.Run(on.name+"lora/"+shape, func(b *testing.B) {
+				benchStep(b, loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}}), on.device, shape, nil)
+			})
+		}
 		b.Run("dp/"+shape, func(b *testing.B) {
 			m := loraModel(b, lora.Config{Rank: 8, Alpha: 16, Targets: []string{"query", "value"}})
-			benchStep(b, m, shape, &Privacy{Unit: unitRow, Delta: 1e-6, Noise: 1, Clip: 1, InsecureSeed: true})
+			benchStep(b, m, "", shape, &Privacy{Unit: unitRow, Delta: 1e-6, Noise: 1, Clip: 1, InsecureSeed: true})
 		})
 	}
 }
@@ -99,12 +102,15 @@ func BenchmarkAdapters(b *testing.B) {
 			m := replayModel(b)
 			_, err := lora.Apply(m, c, 1)
 			require.NoError(b, err)
-			benchStep(b, m, "s128", nil)
+			benchStep(b, m, "", "s128", nil)
 		})
 	}
 }
 
-func benchStep(b *testing.B, m ids, shape string, private *Privacy) {
+func benchStep(b *testing.B, m ids, on, shape string, private *Privacy) {
+	if on == "cpu/bf16" && len(cpu.BF16()) == 0 {
+		b.Skip("this machine has no instructions that multiply bf16")
+	}
 	lengths, batch := slices.Repeat([]int{128}, 64), 32
 	switch shape {
 	case "wikiqa":
@@ -114,6 +120,7 @@ func benchStep(b *testing.B, m ids, shape string, private *Privacy) {
 	}
 	c, n := Defaults(), len(lengths)/batch
 	c.Epochs, c.Steps, c.Dropout, c.Unit, c.Batch, c.Clip, c.Sampler = 0, n*(b.N+1), false, "row", batch, 0, data.InOrder{Batch: batch}
+	c.Device = on
 	if private != nil {
 		k := privacy.Insecure(1)
 		private.draws = func(step int) chances {
