@@ -173,6 +173,7 @@ void FN(mat_tn)(const struct mat_tn *t) {
 			for (long j = 0; j < t->n; j += VL) vstoren(t->dw + i * t->lddw + j, vzero(), t->n - j);
 	// Packing pays where what is packed is read several times.
 	const int packA = PER > 1 || t->n > NR, packB = PER > 1 || t->m > 3 * MR;
+	const long whole = t->n / NR * NR; // columns that are whole panels
 	BEGIN();
 	for (long k0 = 0; k0 < t->rows; k0 += KT * PER) {
 		const long rows = least(KT * PER, t->rows - k0), k = inwords(rows);
@@ -181,19 +182,18 @@ void FN(mat_tn)(const struct mat_tn *t) {
 		const long s = TN == ALONG ? k : packA ? MR : t->lddy;
 		if (packA) columns(pa, dy, t->lddy, t->m, rows);
 		if (packB) panels(pb, x, t->ldx, t->n, rows);
+		else if (whole < t->n) panel(pb + whole * k, x + whole, t->ldx, t->n - whole, k);
 		long row = 0, left = least(KT * PER, t->rows - k0 - rows); // of the next ones: during each block one is fetched, those of x first
-		for (long j = 0; j < t->n; j += NR) {
-			long n = least(NR, t->n - j);
-			int packed = packB || n % VL;
-			if (packed && !packB) panel(pb + j * k, x + j, t->ldx, n, k);
-			const float *b = packed ? pb + j * k : x + j;
-			for (long i = 0; i < t->m; i += MR, row++) {
-				const float *ahead = b;
+		// Rows of the result one after another: those of a wide one are pages apart.
+		for (long i = 0; i < t->m; i += MR)
+			for (long j = 0; j < t->n; j += NR, row++) {
+				const long n = least(NR, t->n - j);
+				const int packed = packB || j == whole;
+				const float *b = packed ? pb + j * k : x + j, *ahead = b;
 				if (row < left) ahead = x + (rows + row) * t->ldx;
 				else if (row < 2 * left) ahead = dy + (rows + row - left) * t->lddy;
 				edge(TN, least(MR, t->m - i), n, k, packA ? pa + i * k : dy + i, s, b, packed ? NR : t->ldx, t->dw + i * t->lddw + j, t->lddw, t->acc || k0, (const char *)ahead);
 			}
-		}
 	}
 	END();
 }
