@@ -39,7 +39,7 @@ func BF16() []string { return native(true) }
 // one that the environment names.
 func New() (backend.Backend, error) { return open(ISAs()) }
 
-// NewBF16 is New with those that multiply bf16. It wraps ErrNoBF16 where there is none.
+// NewBF16 is New with those that multiply bf16. Its error is ErrNoBF16 where there is none.
 func NewBF16() (backend.Backend, error) {
 	have := BF16()
 	if len(have) == 0 {

@@ -29,7 +29,7 @@ INLINE vf vword(const float *x, long ld, long n, long left) {
 }
 #endif
 
-// words is the depth of k in words.
+// inwords is a depth of k numbers in words.
 INLINE long inwords(long k) { return (k + PER * DEEP - 1) / (PER * DEEP) * DEEP; }
 
 // How a is read: its rows are contiguous along k and s apart (ALONG), or its columns are (ACROSS), or they are

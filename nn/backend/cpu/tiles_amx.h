@@ -11,6 +11,7 @@ static const struct {
 	uint16_t bytes[16];
 	uint8_t rows[16];
 } tiles_shape __attribute__((aligned(64))) = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+
 // Not by GCC's intrinsics: those of loads do not tell that they read memory.
 #define TILES(...) __asm__ volatile(__VA_ARGS__ : "memory")
 #define BEGIN() TILES("ldtilecfg %0" : : "m"(tiles_shape))
@@ -19,6 +20,7 @@ static const struct {
 #define TILE_LOAD(t, p, ld) TILES("tileloadd (%0,%1), %%tmm" #t : : "r"(p), "r"((ld) * (long)sizeof(float)))
 #define TILE_STORE(t, p, ld) TILES("tilestored %%tmm" #t ", (%0,%1)" : : "r"(p), "r"((ld) * (long)sizeof(float)))
 #define TILE_DOT(c, a, b) TILES("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
+
 // The tiles: sums 0 to 3 row by row, the left factor in 4 and 5, the right one in 6 and 7.
 #define SUMS(DO)                                      \
 	do {                                          \
