@@ -10,7 +10,6 @@ import (
 
 	"rung/data"
 	"rung/lora"
-	"rung/nn/backend/cpu"
 	"rung/nn/loss"
 	"rung/train/privacy"
 )
@@ -108,8 +107,8 @@ func BenchmarkAdapters(b *testing.B) {
 }
 
 func benchStep(b *testing.B, m ids, on, shape string, private *Privacy) {
-	if on == "cpu/bf16" && len(cpu.BF16()) == 0 {
-		b.Skip("this machine has no instructions that multiply bf16")
+	if on == "cpu/bf16" {
+		needBF16(b)
 	}
 	lengths, batch := slices.Repeat([]int{128}, 64), 32
 	switch shape {

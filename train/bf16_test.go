@@ -11,12 +11,16 @@ import (
 	"rung/nn/loss"
 )
 
-// Products that round their factors to bf16 learn the same: losses near those of float32, the same ranking in the end,
-// and the same bits whatever the number of workers.
-func TestBF16(t *testing.T) {
+func needBF16(t testing.TB) {
 	if len(cpu.BF16()) == 0 {
 		t.Skip("this machine has no instructions that multiply bf16")
 	}
+}
+
+// Products that round their factors to bf16 learn the same: losses near those of float32, the same ranking in the end,
+// and the same bits whatever the number of workers.
+func TestBF16(t *testing.T) {
+	needBF16(t)
 	run := func(isa string, workers int) ([]Step, string) {
 		p := host.NewPool(workers)
 		t.Cleanup(p.Close)

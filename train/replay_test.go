@@ -24,7 +24,6 @@ import (
 	"rung/data/token"
 	"rung/lora"
 	"rung/nn/arch"
-	"rung/nn/backend/cpu"
 	"rung/nn/loss"
 	"rung/nn/nntest/golden"
 	"rung/nn/nntest/shared"
@@ -54,9 +53,7 @@ func TestReplayFull(t *testing.T) {
 // Both again, with products that round their factors to bf16: what is learned ranks as well.
 func TestReplayBF16(t *testing.T) {
 	shared.Long(t)
-	if len(cpu.BF16()) == 0 {
-		t.Skip("this machine has no instructions that multiply bf16")
-	}
+	needBF16(t)
 	near := within{device: "cpu/bf16", early: 1e-2, late: .1, logits: .6, metric: 1e-2}
 	t.Run("full", func(t *testing.T) { replay(t, "full", replayModel(t), near) })
 	t.Run("lora", func(t *testing.T) { replay(t, "lora", replayLoRA(t), near) })

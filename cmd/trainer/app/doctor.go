@@ -196,8 +196,9 @@ func halves() finding {
 	}
 	isas := cpubackend.ISAs()
 	own, single := have[len(have)-1], isas[len(isas)-1]
-	f.says = fmt.Sprintf("%s, a core %.0f GFLOP/s beside %.0f of %s in float32", own, peak.GFLOPS(own), peak.GFLOPS(single), single)
-	if peak.GFLOPS(own) < peak.GFLOPS(single) {
+	rounded, exact := peak.GFLOPS(own), peak.GFLOPS(single)
+	f.says = fmt.Sprintf("%s, a core %.0f GFLOP/s beside %.0f of %s in float32", own, rounded, exact, single)
+	if rounded < exact {
 		f.says += ": slower here than cpu"
 	}
 	return f

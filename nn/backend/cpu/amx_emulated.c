@@ -1,7 +1,7 @@
 //go:build amd64 && linux && amxemu
 
 // AMX for processors that have none, for tests: instructions on tiles raise SIGILL, whose handler does what they would.
-// So the code that is tested is that which ships. After Intel's Software Developer's Manual, volume 2; what would fault
+// So the code that is tested is that which ships. Encodings and sums are to be those of Intel's manual; what would fault
 // there, or whose result depends on tiles that were released, ends the process.
 #define _GNU_SOURCE
 #include <signal.h>
