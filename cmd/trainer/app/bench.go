@@ -25,7 +25,8 @@ func benchCommand(e *Env) *cobra.Command {
 		Short: "How fast this machine trains and scores, against its physical limit",
 		Long: `Measures steps of a model with drawn weights (by default of MiniLM's shape, 6 layers of 384) on sequences of 128
 and 512 tokens and on question-sentence pairs of natural lengths. The share of the peak is that of fused
-multiply-adds, or of products of bf16, measured beside each case; GFLOP/s counts only the matrix products that the step cannot do without.
+multiply-adds, or of products of bf16, measured beside each case; GFLOP/s counts only the matrix products that the
+step cannot do without.
 
 With --model and a CUDA device it lists the kernels of a training step: launches, FLOP, bytes, the least time that
 they can take on A100, H100 and H200 (estimated), and the device memory of the plan. That needs neither driver nor
