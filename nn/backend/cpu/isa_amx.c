@@ -9,7 +9,7 @@
 #define BLOCK_HEADER "tiles_amx.h"
 #define TARGETS "avx512f,avx512bw,avx512bf16,avx2,fma,amx-tile,amx-bf16"
 // Sixteen words of 32 rows and of 32 columns are 4 KiB: a block's rows take half of the first cache.
-enum { MR = 32, KC = 192, KT = 192, DEEP = 16 };
+enum { MR = 32, KC = 192, KT = 192, TC = 384, DEEP = 16 };
 #include "vec_avx512.h"
 #include "words_bf16.h"
 #include "vmath.h"

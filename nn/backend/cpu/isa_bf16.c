@@ -7,7 +7,7 @@
 #define FN(name) name##_bf16
 #define TARGETS "avx512f,avx512bw,avx512bf16,avx2,fma"
 #define WIDE
-enum { MR = 14, KC = 384, KT = 128, DEEP = 1 };
+enum { MR = 14, KC = 384, KT = 128, TC = 384, DEEP = 1 };
 #include "vec_avx512.h"
 #include "words_bf16.h"
 #include "vmath.h"

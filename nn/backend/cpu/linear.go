@@ -12,12 +12,9 @@ import (
 	"rung/nn/backend/host"
 )
 
-// The greatest tile of a result that one piece of work computes: its rows of the left factor stay in
-// the second cache while the panels of the right one go by.
-const (
-	tileRows = 168
-	tileCols = 384
-)
+// tileRows is the rows of the greatest tile of a result that one piece of work computes, of tc columns: a block of rows of
+// the left factor stays in the first cache while the panels of the right one go by from the second.
+const tileRows = 168
 
 // matNT is y_k = f(x w_kT + h_k u_kT + b_k): tiles of the result, over packed weights.
 func (s isa) matNT() host.Kernel[float32] {
@@ -109,7 +106,7 @@ func (s isa) partial(a *args) int { return 4 * a.Workers * s.partialSize() }
 
 // partialSize is a worker's: the sums and, where they have to be rounded, the rows of a part of the depth.
 func (s isa) partialSize() int {
-	n := up(tileRows, s.mr) * up(tileCols, s.nr)
+	n := up(tileRows, s.mr) * up(s.tc, s.nr)
 	if s.per > 1 {
 		n += up(tileRows, s.mr)*s.kc + 16 // a vector
 	}
@@ -133,7 +130,7 @@ func (g grid) rowsOf(t, rows int) (i, n int) {
 // gridOf makes tiles as large as is useful, but enough of them for the workers, each of which gets a share.
 // Blocks of columns are tiled each for itself: tiles counts those of a width.
 func (s isa) gridOf(a *args, rows int, tiles func(a *args, width int) int) grid {
-	g := grid{rows: up(tileRows, s.mr), cols: up(tileCols, s.nr)}
+	g := grid{rows: up(tileRows, s.mr), cols: up(s.tc, s.nr)}
 	for {
 		g.rowTiles, g.colTiles = ceil(rows, g.rows), tiles(a, g.cols)
 		g.share, g.each = rows, max(1, g.rowTiles)

@@ -1,7 +1,7 @@
 // Tiles of matmuls: blocks of registers over panels, with what follows the sum done while it is in
 // the first cache.
 
-const struct sizes FN(sizes) = {MR, NR, KC, KT, PER, DEEP};
+const struct sizes FN(sizes) = {MR, NR, KC, KT, TC, PER, DEEP};
 
 // What follows the sum: an activation, or the derivative of one.
 enum { PLAIN, GELU, GATE };

@@ -31,13 +31,14 @@ type isa struct {
 	products int // of those that multiply matrices
 	mr, nr   int // rows and columns of a block
 	kc, kt   int // words of depth that a product, and a weight's gradient, takes at a time
+	tc       int // columns of a tile of a product
 	per      int // numbers of a word: 2 are rounded to bf16
 	deep     int // depths in words are multiples of it
 }
 
 // isaOf has the sizes that its products are compiled for.
 func isaOf(name string, version, products int, s C.struct_sizes) isa {
-	return isa{name, version, products, int(s.mr), int(s.nr), int(s.kc), int(s.kt), int(s.per), int(s.deep)}
+	return isa{name, version, products, int(s.mr), int(s.nr), int(s.kc), int(s.kt), int(s.tc), int(s.per), int(s.deep)}
 }
 
 // words is the depth of k in words.

@@ -10,7 +10,7 @@
 
 #define FN(name) name##_avx2
 #define LOOKUP8
-enum { VL = 8, MR = 6, NV = 2, NR = VL * NV, KC = 384, KT = 256 };
+enum { VL = 8, MR = 6, NV = 2, NR = VL * NV, KC = 384, KT = 256, TC = 96 };
 
 typedef __m256 vf;
 typedef __m256i vi;

@@ -4,7 +4,7 @@
 #define FN(name) name##_avx512
 #define TARGETS "avx512f,avx2,fma"
 #define WIDE // more rows in registers
-enum { MR = 14, KC = 384, KT = 128 };
+enum { MR = 14, KC = 384, KT = 128, TC = 384 };
 #endif
 
 #define PRAGMA_OF(x) _Pragma(#x)

@@ -9,7 +9,7 @@
 
 #define FN(name) name##_neon
 #define BLOCK_HEADER "block_neon.h"
-enum { VL = 4, MR = 6, NV = 4, NR = VL * NV, KC = 384, KT = 256 };
+enum { VL = 4, MR = 6, NV = 4, NR = VL * NV, KC = 384, KT = 256, TC = 384 };
 
 typedef float32x4_t vf;
 typedef int32x4_t vi;
