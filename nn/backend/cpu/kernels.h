@@ -333,13 +333,14 @@ struct task {
 	uint32_t words;        // to the next task, 8 bytes each
 };
 
-// A job is pieces of tasks: piece p starts at word starts[p] of tasks and ends where the next one starts. A
-// worker's scratch is stride bytes from the next worker's.
+// A job is pieces of tasks: piece p starts at word starts[p] of tasks and ends where the next one starts. The last
+// extra ones are in nobody's share: who has nothing else to do does them. A worker's scratch is stride bytes from the
+// next worker's.
 struct job {
 	uint64_t *tasks;
 	const uint32_t *starts;
 	char *scratch;
-	long pieces, stride;
+	long pieces, extra, stride;
 };
 
 // A team is threads that do jobs together with the one that calls.

@@ -116,20 +116,20 @@ func hire(workers int) (host.Crew, error) {
 	return crew{t}, nil
 }
 
-func (c crew) Do(words []uint64, starts []uint32, scratch []byte, part int) {
-	C.rung_team_do(c.team, jobOf(words, starts, scratch, part))
+func (c crew) Do(words []uint64, starts []uint32, extra int, scratch []byte, part int) {
+	C.rung_team_do(c.team, jobOf(words, starts, extra, scratch, part))
 }
 
 func (c crew) Alone(words []uint64, starts []uint32, scratch []byte) {
-	C.rung_do_alone(jobOf(words, starts, scratch, 0))
+	C.rung_do_alone(jobOf(words, starts, 0, scratch, 0))
 }
 
 func (c crew) Close() { C.rung_team_free(c.team) }
 
-func jobOf(words []uint64, starts []uint32, scratch []byte, part int) C.struct_job {
+func jobOf(words []uint64, starts []uint32, extra int, scratch []byte, part int) C.struct_job {
 	return C.struct_job{
 		tasks: (*C.uint64_t)(&words[0]), starts: (*C.uint32_t)(&starts[0]), scratch: (*C.char)(unsafe.Pointer(unsafe.SliceData(scratch))),
-		pieces: C.long(len(starts) - 1), stride: C.long(part),
+		pieces: C.long(len(starts) - 1), extra: C.long(extra), stride: C.long(part),
 	}
 }
 

@@ -23,7 +23,7 @@ enum {
 	OPEN = 1 << 16,    // in state: the job has work; the bits below count the helpers that are at it
 };
 
-// Pieces of one worker's share of a job, on a cache line of their own.
+// Pieces of one worker's share of a job, or those in nobody's, on a cache line of their own.
 struct share {
 	_Atomic long next;
 	long end;
@@ -79,10 +79,10 @@ void rung_do_alone(struct job j) {
 }
 
 // work does the worker's own share, always the same part of the rows, which its core's caches may have, and
-// then takes of the others': one whose core is taken away holds nobody up.
+// then takes of the others': one whose core is taken away holds nobody up. What is in nobody's share comes last.
 static void work(struct team *t, int worker) {
-	for (int k = 0; k < t->sharers; k++) {
-		struct share *s = &t->shares[(worker + k) % t->sharers];
+	for (int k = 0; k <= t->sharers; k++) {
+		struct share *s = &t->shares[k < t->sharers ? (worker + k) % t->sharers : k];
 		while (atomic_load(&s->next) < s->end) {
 			long p = atomic_fetch_add(&s->next, 1);
 			if (p < s->end) piece(&t->job, p, t->job.scratch + worker * t->job.stride);
@@ -146,10 +146,11 @@ static void *help(void *arg) {
 
 void rung_team_do(struct team *t, struct job j) {
 	t->job = j;
-	t->sharers = j.pieces < t->helpers + 1 ? (int)j.pieces : t->helpers + 1;
-	for (int k = 0; k < t->sharers; k++) {
-		atomic_store_explicit(&t->shares[k].next, k * j.pieces / t->sharers, memory_order_relaxed);
-		t->shares[k].end = (k + 1) * j.pieces / t->sharers;
+	const long shared = j.pieces - j.extra;
+	t->sharers = shared < t->helpers + 1 ? (int)shared : t->helpers + 1;
+	for (int k = 0; k <= t->sharers; k++) {
+		atomic_store_explicit(&t->shares[k].next, k < t->sharers ? k * shared / t->sharers : shared, memory_order_relaxed);
+		t->shares[k].end = k < t->sharers ? (k + 1) * shared / t->sharers : j.pieces;
 	}
 	atomic_store(&t->state, ((atomic_load(&t->state) >> 32) + 1) << 32 | OPEN);
 	if (atomic_load(&t->sleepers)) {
@@ -183,7 +184,7 @@ void rung_team_free(struct team *t) {
 struct team *rung_team_new(int workers, int patient) {
 	struct team *t = calloc(1, sizeof *t + (size_t)workers * sizeof t->helper[0]);
 	if (!t) return 0;
-	t->shares = aligned_alloc(64, (size_t)workers * sizeof *t->shares);
+	t->shares = aligned_alloc(64, (size_t)(workers + 1) * sizeof *t->shares);
 	if (!t->shares) {
 		free(t);
 		return 0;

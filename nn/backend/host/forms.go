@@ -157,6 +157,46 @@ func (c *copied[F]) refresh(e *exec[F]) error {
 	return nil
 }
 
+// early adds to the tasks of a call those that make the shared forms that the next call with such lacks: they fill what
+// time workers have left at its end. It holds their locks until made. A form that another program is at is left to
+// refresh, as is one that cannot be made: that says why.
+func (e *exec[F]) early(next int) {
+	for ; next < len(e.args) && len(e.made) == 0; next++ {
+		a := &e.args[next]
+		for k := range e.copies[next] {
+			c := &e.copies[next][k]
+			f := c.shared
+			if f == nil || !f.TryLock() {
+				continue
+			}
+			version, pieces := *f.key.version, len(e.tasks.starts)
+			if f.made && f.version == version {
+				f.Unlock()
+				continue
+			}
+			f.made = false
+			forms := e.be.kernels[a.Op].Forms
+			err := e.more(a, forms.N(a, c.input), 1, func(a *Args[F], lo, hi int) { forms.Pack(a, c.input, lo, hi) })
+			if err != nil {
+				e.tasks.words, e.tasks.starts = e.tasks.words[:e.tasks.starts[pieces-1]], e.tasks.starts[:pieces]
+				f.Unlock()
+				continue
+			}
+			e.tasks.extra += len(e.tasks.starts) - pieces
+			e.made = append(e.made, f)
+		}
+	}
+}
+
+// madeEarly says that the tasks which early added are done.
+func (e *exec[F]) madeEarly() {
+	for _, f := range e.made {
+		f.made, f.version = true, *f.key.version
+		f.Unlock()
+	}
+	e.made = e.made[:0]
+}
+
 func (c *copied[F]) make(e *exec[F]) error {
 	forms := e.be.kernels[e.a.Op].Forms
 	err := e.record(forms.N(e.a, c.input), 1, func(a *Args[F], lo, hi int) { forms.Pack(a, c.input, lo, hi) })

@@ -322,6 +322,7 @@ type exec[F Float] struct {
 	phase *Phase[F]
 	run   func(worker, lo, hi int)
 	tasks Tasks
+	made  []*form[F] // that the tasks at hand make for a later call
 }
 
 // Launch runs the calls.
@@ -382,7 +383,11 @@ func (e *exec[F]) call(i int) error {
 			if err := e.record(p.N(a), grain, p.Record); err != nil {
 				return err
 			}
+			if k == 0 {
+				e.early(i + 1)
+			}
 			e.be.pool.do(&e.tasks, a.Scratch, part)
+			e.madeEarly()
 			continue
 		}
 		e.phase = p

@@ -10,12 +10,14 @@ import (
 type Tasks struct {
 	words  []uint64
 	starts []uint32 // of the pieces, and the end
+	extra  int      // of the pieces, the last ones that are in no worker's share
 }
 
-// A Crew does recorded tasks on threads of its own and the caller's. A worker's scratch is part bytes from
-// the next worker's.
+// A Crew does recorded tasks on threads of its own and the caller's. Workers have equal shares of the pieces but for
+// the last extra ones, which are done by who has nothing else to do. A worker's scratch is part bytes from the next
+// worker's.
 type Crew interface {
-	Do(words []uint64, starts []uint32, scratch []byte, part int)
+	Do(words []uint64, starts []uint32, extra int, scratch []byte, part int)
 	Alone(words []uint64, starts []uint32, scratch []byte) // on the caller's thread
 	Close()
 }
@@ -27,17 +29,24 @@ func (t *Tasks) Add(kernel, slot int, arg unsafe.Pointer, bytes uintptr) {
 	t.words = append(t.words, unsafe.Slice((*uint64)(arg), n)...)
 }
 
-// record makes the tasks of pieces of [0,n) of at most grain. A panic in add becomes an error.
-func (e *exec[F]) record(n, grain int, add func(a *Args[F], lo, hi int)) (err error) {
+// record makes the tasks of pieces of [0,n) of at most grain.
+func (e *exec[F]) record(n, grain int, add func(a *Args[F], lo, hi int)) error {
+	t := &e.tasks
+	t.words, t.starts, t.extra = t.words[:0], append(t.starts[:0], 0), 0
+	return e.more(e.a, n, grain, add)
+}
+
+// more adds pieces of another range. A panic in add becomes an error, and leaves nothing of what it was at.
+func (e *exec[F]) more(a *Args[F], n, grain int, add func(a *Args[F], lo, hi int)) (err error) {
+	t := &e.tasks
 	defer func() {
 		if r := recover(); r != nil {
 			err = failed(r)
+			t.words = t.words[:t.starts[len(t.starts)-1]]
 		}
 	}()
-	t := &e.tasks
-	t.words, t.starts = t.words[:0], append(t.starts[:0], 0)
 	for lo := 0; lo < n; lo += grain {
-		add(e.a, lo, min(lo+grain, n))
+		add(a, lo, min(lo+grain, n))
 		if end := uint32(len(t.words)); end > t.starts[len(t.starts)-1] {
 			t.starts = append(t.starts, end)
 		}
@@ -53,7 +62,7 @@ func (p *Pool) do(t *Tasks, scratch []byte, part int) {
 		p.crew.Alone(t.words, t.starts, scratch)
 	default:
 		defer p.busy.Unlock()
-		p.crew.Do(t.words, t.starts, scratch, part)
+		p.crew.Do(t.words, t.starts, t.extra, scratch, part)
 	}
 }
 
