@@ -333,14 +333,19 @@ struct task {
 	uint32_t words;        // to the next task, 8 bytes each
 };
 
-// A job is pieces of tasks: piece p starts at word starts[p] of tasks and ends where the next one starts. The last
-// extra ones are in nobody's share: who has nothing else to do does them. A worker's scratch is stride bytes from the
-// next worker's.
+// A job is pieces of tasks: piece p starts at word starts[p] of tasks and ends where the next one starts. Segments have
+// pieces up to end; a worker's scratch is stride bytes from the next worker's. What is in no segment, at the end, has no
+// scratch.
+enum { RUNG_SEGMENTS = 8 }; // at most
+struct segment {
+	char *scratch;
+	long stride, end;
+};
 struct job {
 	uint64_t *tasks;
 	const uint32_t *starts;
-	char *scratch;
-	long pieces, extra, stride;
+	const struct segment *segments;
+	long parts, pieces;
 };
 
 // A team is threads that do jobs together with the one that calls.

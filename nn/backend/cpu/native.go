@@ -116,22 +116,22 @@ func hire(workers int) (host.Crew, error) {
 	return crew{t}, nil
 }
 
-func (c crew) Do(words []uint64, starts []uint32, extra int, scratch []byte, part int) {
-	C.rung_team_do(c.team, jobOf(words, starts, extra, scratch, part))
-}
+func (c crew) Do(j *host.Job) { C.rung_team_do(c.team, jobOf(j)) }
 
-func (c crew) Alone(words []uint64, starts []uint32, scratch []byte) {
-	C.rung_do_alone(jobOf(words, starts, 0, scratch, 0))
-}
+func (c crew) Alone(j *host.Job) { C.rung_do_alone(jobOf(j)) }
 
 func (c crew) Close() { C.rung_team_free(c.team) }
 
-func jobOf(words []uint64, starts []uint32, extra int, scratch []byte, part int) C.struct_job {
+func jobOf(j *host.Job) C.struct_job {
 	return C.struct_job{
-		tasks: (*C.uint64_t)(&words[0]), starts: (*C.uint32_t)(&starts[0]), scratch: (*C.char)(unsafe.Pointer(unsafe.SliceData(scratch))),
-		pieces: C.long(len(starts) - 1), extra: C.long(extra), stride: C.long(part),
+		tasks: (*C.uint64_t)(&j.Words[0]), starts: (*C.uint32_t)(&j.Starts[0]),
+		segments: (*C.struct_segment)(unsafe.Pointer(unsafe.SliceData(j.Segments))), // whose fields are the same
+		parts:    C.long(len(j.Segments)), pieces: C.long(len(j.Starts) - 1),
 	}
 }
+
+// A job has no more segments than a group has calls: the threads of a crew keep count of so many.
+var _ [C.RUNG_SEGMENTS - host.GroupSize]struct{}
 
 // work is the elements of a piece: a call into C and the hand-over of work are small beside it.
 const work = 1 << 14

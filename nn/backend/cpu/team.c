@@ -23,7 +23,7 @@ enum {
 	OPEN = 1 << 16,    // in state: the job has work; the bits below count the helpers that are at it
 };
 
-// Pieces of one worker's share of a job, or those in nobody's, on a cache line of their own.
+// Pieces of one worker's share of a segment, or those in no segment, on a cache line of their own.
 struct share {
 	_Atomic long next;
 	long end;
@@ -32,8 +32,8 @@ struct share {
 
 struct team {
 	struct job job;
-	struct share *shares;
-	int sharers, helpers, patient;
+	struct share *shares; // of the first segment by workers, and so on; then of what is in none
+	int helpers, patient;
 	char pad[64];
 	_Atomic uint64_t state; // number of the job << 32 | OPEN | helpers at it
 	_Atomic int sleepers, waits, closed;
@@ -75,19 +75,33 @@ static void piece(const struct job *j, long p, char *scratch) {
 }
 
 void rung_do_alone(struct job j) {
-	for (long p = 0; p < j.pieces; p++) piece(&j, p, j.scratch);
+	long p = 0;
+	for (const struct segment *g = j.segments; g < j.segments + j.parts; g++)
+		for (; p < g->end; p++) piece(&j, p, g->scratch);
+	for (; p < j.pieces; p++) piece(&j, p, 0);
 }
 
-// work does the worker's own share, always the same part of the rows, which its core's caches may have, and
-// then takes of the others': one whose core is taken away holds nobody up. What is in nobody's share comes last.
+// take does pieces of a share until there are none.
+static void take(struct team *t, struct share *s, char *scratch) {
+	while (atomic_load(&s->next) < s->end) {
+		long p = atomic_fetch_add(&s->next, 1);
+		if (p < s->end) piece(&t->job, p, scratch);
+	}
+}
+
+// work does the worker's own shares, always the same part of the rows, which its core's caches may have, and
+// then takes of the others': one whose core is taken away holds nobody up. What is in no segment comes last.
 static void work(struct team *t, int worker) {
-	for (int k = 0; k <= t->sharers; k++) {
-		struct share *s = &t->shares[k < t->sharers ? (worker + k) % t->sharers : k];
-		while (atomic_load(&s->next) < s->end) {
-			long p = atomic_fetch_add(&s->next, 1);
-			if (p < s->end) piece(&t->job, p, t->job.scratch + worker * t->job.stride);
+	const int workers = t->helpers + 1;
+	const long parts = t->job.parts;
+	for (int k = 0; k < workers; k++) {
+		const int whose = (worker + k) % workers;
+		for (long g = 0; g < parts; g++) {
+			const struct segment *s = &t->job.segments[g];
+			take(t, &t->shares[g * workers + whose], s->scratch + worker * s->stride);
 		}
 	}
+	take(t, &t->shares[parts * workers], 0);
 }
 
 static long nanoseconds(void) {
@@ -146,12 +160,19 @@ static void *help(void *arg) {
 
 void rung_team_do(struct team *t, struct job j) {
 	t->job = j;
-	const long shared = j.pieces - j.extra;
-	t->sharers = shared < t->helpers + 1 ? (int)shared : t->helpers + 1;
-	for (int k = 0; k <= t->sharers; k++) {
-		atomic_store_explicit(&t->shares[k].next, k < t->sharers ? k * shared / t->sharers : shared, memory_order_relaxed);
-		t->shares[k].end = k < t->sharers ? (k + 1) * shared / t->sharers : j.pieces;
+	const int workers = t->helpers + 1;
+	struct share *s = t->shares;
+	long from = 0;
+	for (long g = 0; g < j.parts; g++) {
+		const long n = j.segments[g].end - from;
+		for (int k = 0; k < workers; k++, s++) {
+			atomic_store_explicit(&s->next, from + k * n / workers, memory_order_relaxed);
+			s->end = from + (k + 1) * n / workers;
+		}
+		from += n;
 	}
+	atomic_store_explicit(&s->next, from, memory_order_relaxed);
+	s->end = j.pieces;
 	atomic_store(&t->state, ((atomic_load(&t->state) >> 32) + 1) << 32 | OPEN);
 	if (atomic_load(&t->sleepers)) {
 		pthread_mutex_lock(&t->lock);
@@ -184,7 +205,7 @@ void rung_team_free(struct team *t) {
 struct team *rung_team_new(int workers, int patient) {
 	struct team *t = calloc(1, sizeof *t + (size_t)workers * sizeof t->helper[0]);
 	if (!t) return 0;
-	t->shares = aligned_alloc(64, (size_t)(workers + 1) * sizeof *t->shares);
+	t->shares = aligned_alloc(64, ((size_t)workers * RUNG_SEGMENTS + 1) * sizeof *t->shares);
 	if (!t->shares) {
 		free(t);
 		return 0;

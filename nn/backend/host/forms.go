@@ -129,19 +129,19 @@ func (e *exec[F]) encodeForms(i, scratch int) (bytes int, err error) {
 // place gives call i its part of the scratch.
 func (e *exec[F]) place(i int) {
 	a := &e.args[i]
-	a.Scratch = e.scratch.b
+	a.Scratch = e.scratch.b[a.at:]
 	for _, c := range e.copies[i] {
 		if c.shared == nil {
-			a.Form[c.input] = Elements[F](e.scratch.b[c.off:])[:c.size]
+			a.Form[c.input] = Elements[F](a.Scratch[c.off:])[:c.size]
 		}
 	}
 }
 
 // refresh makes the form if what it was made of has changed.
-func (c *copied[F]) refresh(e *exec[F]) error {
+func (c *copied[F]) refresh(e *exec[F], a *Args[F]) error {
 	f := c.shared
 	if f == nil {
-		return c.make(e)
+		return c.make(e, a)
 	}
 	f.Lock()
 	defer f.Unlock()
@@ -150,14 +150,14 @@ func (c *copied[F]) refresh(e *exec[F]) error {
 		return nil
 	}
 	f.made = false
-	if err := c.make(e); err != nil {
+	if err := c.make(e, a); err != nil {
 		return err
 	}
 	f.made, f.version = true, version
 	return nil
 }
 
-// early adds to the tasks of a call those that make the shared forms that the next call with such lacks: they fill what
+// early adds to the tasks at hand, after the last segment, those that make the shared forms that the next call with such lacks: they fill what
 // time workers have left at its end. It holds their locks until made. A form that another program is at is left to
 // refresh, as is one that cannot be made: that says why.
 func (e *exec[F]) early(next int) {
@@ -169,20 +169,15 @@ func (e *exec[F]) early(next int) {
 			if f == nil || !f.TryLock() {
 				continue
 			}
-			version, pieces := *f.key.version, len(e.tasks.starts)
-			if f.made && f.version == version {
+			if f.made && f.version == *f.key.version {
 				f.Unlock()
 				continue
 			}
 			f.made = false
-			forms := e.be.kernels[a.Op].Forms
-			err := e.more(a, forms.N(a, c.input), 1, func(a *Args[F], lo, hi int) { forms.Pack(a, c.input, lo, hi) })
-			if err != nil {
-				e.tasks.words, e.tasks.starts = e.tasks.words[:e.tasks.starts[pieces-1]], e.tasks.starts[:pieces]
+			if c.record(e, a) != nil {
 				f.Unlock()
 				continue
 			}
-			e.tasks.extra += len(e.tasks.starts) - pieces
 			e.made = append(e.made, f)
 		}
 	}
@@ -197,13 +192,21 @@ func (e *exec[F]) madeEarly() {
 	e.made = e.made[:0]
 }
 
-func (c *copied[F]) make(e *exec[F]) error {
-	forms := e.be.kernels[e.a.Op].Forms
-	err := e.record(forms.N(e.a, c.input), 1, func(a *Args[F], lo, hi int) { forms.Pack(a, c.input, lo, hi) })
+func (c *copied[F]) make(e *exec[F], a *Args[F]) error {
+	j := &e.tasks.job
+	j.reset()
+	err := c.record(e, a)
 	if err == nil {
-		e.be.pool.do(&e.tasks, nil, 0)
+		j.segment(nil, 0)
+		e.be.pool.do(j)
 	}
 	return err
+}
+
+// record adds the tasks that make the form.
+func (c *copied[F]) record(e *exec[F], a *Args[F]) error {
+	forms := e.be.kernels[a.Op].Forms
+	return e.record(a, forms.N(a, c.input), 1, func(a *Args[F], lo, hi int) { forms.Pack(a, c.input, lo, hi) })
 }
 
 // aligned rounds a size up to whole cache lines.

@@ -42,6 +42,7 @@ type Args[F Float] struct {
 	Tasks    *Tasks  // of the phase that is being recorded
 	Workers  int
 
+	at     int // where in the program's scratch Scratch is
 	units  [backend.NumAxes][]int32
 	stride int              // elements from unit to unit
 	adding [2]*backend.Call // the call that adds results that are First, and the one that overwrites; nil without such
@@ -144,23 +145,23 @@ func (b *Backend[F]) Reserve(n int64) (backend.Memory, error) {
 // Encode resolves calls to memory.
 func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend.Exec, error) {
 	e := &exec[F]{be: b, args: make([]Args[F], len(calls)), copies: make([][]copied[F], len(calls))}
-	e.run = func(worker, lo, hi int) {
+	e.piece = func(worker, lo, hi int) {
 		if p := e.phase; p.RunAs != nil {
 			p.RunAs(e.a, worker, lo, hi)
 		} else {
 			p.Run(e.a, lo, hi)
 		}
 	}
-	scratch := 0
+	sizes := make([]int, len(calls))
 	for i := range calls {
 		n, err := e.encode(i, &calls[i], bind)
 		if err != nil {
 			e.release()
 			return nil, fmt.Errorf("backend %s: %w", b.name, err)
 		}
-		scratch = max(scratch, n)
+		sizes[i] = n
 	}
-	if scratch > 0 {
+	if scratch := e.group(sizes); scratch > 0 {
 		m, err := Reserve(int64(scratch))
 		if err != nil {
 			e.release()
@@ -317,10 +318,12 @@ type exec[F Float] struct {
 	shelf   *shelf // where forms that this program makes are put
 	trace   backend.Trace
 
+	groups []int // where groups of calls end
+
 	// The piece of work at hand: one closure serves all, so that a launch allocates nothing.
 	a     *Args[F]
 	phase *Phase[F]
-	run   func(worker, lo, hi int)
+	piece func(worker, lo, hi int)
 	tasks Tasks
 	made  []*form[F] // that the tasks at hand make for a later call
 }
@@ -330,73 +333,41 @@ func (e *exec[F]) Launch(ctx context.Context, s *backend.Scalars) error {
 	for i := range e.args {
 		e.args[i].setRows(s)
 	}
-	for i := range e.args {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		e.a = &e.args[i]
-		var began time.Time
-		if e.trace != nil {
-			began = time.Now()
-		}
-		if err := e.call(i); err != nil {
-			return fmt.Errorf("%s (kernel %v): %w", e.a.Node, e.a.Op, err)
-		}
-		if e.trace != nil {
-			e.trace(i, time.Since(began))
-		}
-	}
-	return nil
-}
-
-// Trace has launches report the time of each call.
-func (e *exec[F]) Trace(f backend.Trace) { e.trace = f }
-
-// call runs one call: the forms of its inputs that are out of date, then its phases.
-func (e *exec[F]) call(i int) error {
-	a := e.a
-	if a.Op == backend.Host {
-		return a.onHost()
-	}
-	for k := range e.copies[i] {
-		if err := e.copies[i][k].refresh(e); err != nil {
-			return err
-		}
-	}
-	if !e.be.kernels[a.Op].Marks {
-		for k, o := range a.Out {
-			a.OutPages[k].Use(0, extent(o))
-		}
-	}
-	phases := e.be.kernels[a.Op].Phases
-	for k := range phases {
-		p := &phases[k]
-		grain := 1
-		if p.Grain != nil {
-			grain = p.Grain(a)
-		}
-		if p.Record != nil {
-			part := 0
-			if p.Part != nil {
-				part = p.Part(a)
-			}
-			if err := e.record(p.N(a), grain, p.Record); err != nil {
+	lo := 0
+	for _, hi := range e.groups {
+		for lo < hi {
+			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if k == 0 {
-				e.early(i + 1)
+			to, began := hi, time.Time{}
+			if e.trace != nil {
+				to, began = lo+1, time.Now()
 			}
-			e.be.pool.do(&e.tasks, a.Scratch, part)
-			e.madeEarly()
-			continue
-		}
-		e.phase = p
-		if err := e.be.pool.Do(p.N(a), grain, e.run); err != nil {
-			return err
+			if err := e.run(lo, to); err != nil {
+				return err
+			}
+			if e.trace != nil {
+				e.trace(lo, time.Since(began))
+			}
+			lo = to
 		}
 	}
 	return nil
 }
+
+// run runs calls lo to hi.
+func (e *exec[F]) run(lo, hi int) error {
+	if a := &e.args[lo]; a.Op == backend.Host {
+		if err := a.onHost(); err != nil {
+			return e.named(lo, err)
+		}
+		return nil
+	}
+	return e.together(lo, hi)
+}
+
+// Trace has launches report the time of each call, each by itself.
+func (e *exec[F]) Trace(f backend.Trace) { e.trace = f }
 
 // onHost calls a stock operator, whose panics are many.
 func (a *Args[F]) onHost() (err error) {

@@ -7,62 +7,89 @@ import (
 // Tasks are recorded calls of kernels that are not in Go, in pieces that a Crew does in any order. A task is a
 // word, which holds what the kernel is (16 bits), where in its argument the address of the worker's scratch goes
 // (16 bits, in bytes; 0: nowhere) and the words to the next task (32 bits), then the argument.
-type Tasks struct {
-	words  []uint64
-	starts []uint32 // of the pieces, and the end
-	extra  int      // of the pieces, the last ones that are in no worker's share
+type Tasks struct{ job Job }
+
+// A Job is tasks in pieces: piece p starts at word Starts[p] and ends where the next one starts. Workers have equal
+// shares of the pieces of each segment. Those after the last one are done by who has nothing else to do.
+type Job struct {
+	Words    []uint64
+	Starts   []uint32 // of the pieces, and the end
+	Segments []Segment
 }
 
-// A Crew does recorded tasks on threads of its own and the caller's. Workers have equal shares of the pieces but for
-// the last extra ones, which are done by who has nothing else to do. A worker's scratch is part bytes from the next
-// worker's.
+// A Segment is the pieces of one kernel, up to End. A worker's scratch is Stride bytes from the next worker's.
+type Segment struct {
+	Scratch     unsafe.Pointer
+	Stride, End int
+}
+
+// A Crew does jobs on threads of its own and the caller's.
 type Crew interface {
-	Do(words []uint64, starts []uint32, extra int, scratch []byte, part int)
-	Alone(words []uint64, starts []uint32, scratch []byte) // on the caller's thread
+	Do(j *Job)
+	Alone(j *Job) // on the caller's thread
 	Close()
 }
 
 // Add records a call of a kernel with an argument of so many bytes.
 func (t *Tasks) Add(kernel, slot int, arg unsafe.Pointer, bytes uintptr) {
 	n := int(bytes+7) / 8
-	t.words = append(t.words, uint64(kernel)|uint64(slot)<<16|uint64(n+1)<<32)
-	t.words = append(t.words, unsafe.Slice((*uint64)(arg), n)...)
+	t.job.Words = append(t.job.Words, uint64(kernel)|uint64(slot)<<16|uint64(n+1)<<32)
+	t.job.Words = append(t.job.Words, unsafe.Slice((*uint64)(arg), n)...)
 }
 
-// record makes the tasks of pieces of [0,n) of at most grain.
-func (e *exec[F]) record(n, grain int, add func(a *Args[F], lo, hi int)) error {
-	t := &e.tasks
-	t.words, t.starts, t.extra = t.words[:0], append(t.starts[:0], 0), 0
-	return e.more(e.a, n, grain, add)
+// pieces is how many there are.
+func (j *Job) pieces() int { return len(j.Starts) - 1 }
+
+// reset forgets all tasks.
+func (j *Job) reset() {
+	j.Words, j.Starts, j.Segments = j.Words[:0], append(j.Starts[:0], 0), j.Segments[:0]
 }
 
-// more adds pieces of another range. A panic in add becomes an error, and leaves nothing of what it was at.
-func (e *exec[F]) more(a *Args[F], n, grain int, add func(a *Args[F], lo, hi int)) (err error) {
-	t := &e.tasks
+// cut forgets all but the first n pieces.
+func (j *Job) cut(n int) {
+	j.Starts = j.Starts[:n+1]
+	j.Words = j.Words[:j.Starts[n]]
+}
+
+// record adds the tasks of pieces of [0,n) of at most grain. Of a panic in add, which becomes an error, nothing is left.
+func (e *exec[F]) record(a *Args[F], n, grain int, add func(a *Args[F], lo, hi int)) (err error) {
+	j := &e.tasks.job
+	had := j.pieces()
 	defer func() {
 		if r := recover(); r != nil {
 			err = failed(r)
-			t.words = t.words[:t.starts[len(t.starts)-1]]
+			j.cut(had)
 		}
 	}()
 	for lo := 0; lo < n; lo += grain {
 		add(a, lo, min(lo+grain, n))
-		if end := uint32(len(t.words)); end > t.starts[len(t.starts)-1] {
-			t.starts = append(t.starts, end)
+		if end := uint32(len(j.Words)); end > j.Starts[len(j.Starts)-1] {
+			j.Starts = append(j.Starts, end)
 		}
 	}
 	return nil
 }
 
-// do has the pool's crew do the tasks, or the caller if there is one piece or others have the workers.
-func (p *Pool) do(t *Tasks, scratch []byte, part int) {
-	switch pieces := len(t.starts) - 1; {
+// segment ends one, if it has a piece. A worker's scratch is part bytes from the next worker's.
+func (j *Job) segment(scratch []byte, part int) {
+	had := 0
+	if n := len(j.Segments); n > 0 {
+		had = j.Segments[n-1].End
+	}
+	if end := j.pieces(); end > had {
+		j.Segments = append(j.Segments, Segment{unsafe.Pointer(unsafe.SliceData(scratch)), part, end})
+	}
+}
+
+// do has the pool's crew do a job, or the caller if there is one piece or others have the workers.
+func (p *Pool) do(j *Job) {
+	switch pieces := j.pieces(); {
 	case pieces == 0:
 	case pieces == 1 || p.workers == 1 || !p.busy.TryLock():
-		p.crew.Alone(t.words, t.starts, scratch)
+		p.crew.Alone(j)
 	default:
 		defer p.busy.Unlock()
-		p.crew.Do(t.words, t.starts, t.extra, scratch, part)
+		p.crew.Do(j)
 	}
 }
 
