@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -122,6 +123,17 @@ func workers(t testing.TB, n int) backend.Backend {
 	return be
 }
 
+// alone is a backend whose programs run call after call, none beside another.
+type alone struct{ backend.Backend }
+
+func (b alone) Encode(calls []backend.Call, bind backend.Binding) (backend.Exec, error) {
+	x, err := b.Backend.Encode(calls, bind)
+	if err == nil {
+		x.(backend.Tracer).Trace(func(int, time.Duration) {})
+	}
+	return x, err
+}
+
 func config(t testing.TB) Config {
 	c := Defaults()
 	c.Epochs, c.Batch, c.Window, c.LR, c.MicroTokens = 3, 12, 2, 3e-3, 40
@@ -189,13 +201,17 @@ func finalState(t testing.TB, out string) string {
 	return string(b)
 }
 
-// The number of workers changes no bit of what is learned.
+// The number of workers changes no bit of what is learned, nor does what runs side by side.
 func TestWorkersChangeNothing(t *testing.T) {
 	var want string
 	var steps []Step
-	for _, w := range []int{1, 2, 3, 7} {
+	for _, w := range []int{1, 2, 3, 7, -2} {
 		c := config(t)
-		c.Backend = workers(t, w)
+		if w > 0 {
+			c.Backend = workers(t, w)
+		} else {
+			c.Backend = alone{workers(t, -w)}
+		}
 		r, err := Start(context.Background(), newTiny(), loss.Pairwise{}, Data{examples(30), examples(10)}, c)
 		require.NoError(t, err)
 		got := all(t, r)
