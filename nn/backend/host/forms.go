@@ -157,9 +157,9 @@ func (c *copied[F]) refresh(e *exec[F], a *Args[F]) error {
 	return nil
 }
 
-// early adds to the tasks at hand, after the last segment, those that make the shared forms that the next call with such lacks: they fill what
-// time workers have left at its end. It holds their locks until made. A form that another program is at is left to
-// refresh, as is one that cannot be made: that says why.
+// early adds to the tasks at hand, after the last segment, those that make the shared forms which the next call with such
+// lacks: they fill what time workers have left at the end. It holds their locks until they are made. A form that another
+// program is at is left to refresh, as is one that cannot be made: that says why.
 func (e *exec[F]) early(next int) {
 	for ; next < len(e.args) && len(e.made) == 0; next++ {
 		a := &e.args[next]
@@ -169,11 +169,12 @@ func (e *exec[F]) early(next int) {
 			if f == nil || !f.TryLock() {
 				continue
 			}
-			if f.made && f.version == *f.key.version {
+			version := *f.key.version
+			if f.made && f.version == version {
 				f.Unlock()
 				continue
 			}
-			f.made = false
+			f.made, f.version = false, version
 			if c.record(e, a) != nil {
 				f.Unlock()
 				continue
@@ -186,7 +187,7 @@ func (e *exec[F]) early(next int) {
 // madeEarly says that the tasks which early added are done.
 func (e *exec[F]) madeEarly() {
 	for _, f := range e.made {
-		f.made, f.version = true, *f.key.version
+		f.made = true
 		f.Unlock()
 	}
 	e.made = e.made[:0]
