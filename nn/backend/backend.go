@@ -129,7 +129,8 @@ type Block struct {
 	Mem Memory
 	Off int
 	// Version points at a number that changes whenever the elements do: kernel forms of a weight
-	// (packed, transposed) are cached by it. Nil: they change at every launch.
+	// (packed, transposed) are cached by it, and made before or beside other calls of a launch: a program that writes the
+	// block multiplies by nothing in it. Nil: they change at every launch.
 	Version *uint64
 }
 

@@ -161,6 +161,9 @@ func (c *copied[F]) refresh(e *exec[F], a *Args[F]) error {
 // lacks: they fill what time workers have left at the end. It holds their locks until they are made. A form that another
 // program is at is left to refresh, as is one that cannot be made: that says why.
 func (e *exec[F]) early(next int) {
+	if e.fresh {
+		return
+	}
 	for ; next < len(e.args) && len(e.made) == 0; next++ {
 		a := &e.args[next]
 		for k := range e.copies[next] {
@@ -182,6 +185,7 @@ func (e *exec[F]) early(next int) {
 			e.made = append(e.made, f)
 		}
 	}
+	e.fresh = len(e.made) == 0
 }
 
 // madeEarly says that the tasks which early added are done.

@@ -326,6 +326,7 @@ type exec[F Float] struct {
 	piece func(worker, lo, hi int)
 	tasks Tasks
 	made  []*form[F] // that the tasks at hand make for a later call
+	fresh bool       // later calls of this launch lack none that early could make
 }
 
 // Launch runs the calls.
@@ -334,6 +335,7 @@ func (e *exec[F]) Launch(ctx context.Context, s *backend.Scalars) error {
 		e.args[i].setRows(s)
 	}
 	lo := 0
+	e.fresh = false
 	for _, hi := range e.groups {
 		for lo < hi {
 			if err := ctx.Err(); err != nil {
@@ -425,7 +427,7 @@ func (e *exec[F]) Bytes() int64 {
 
 // Close frees the scratch memory and lets go of the forms of weights.
 func (e *exec[F]) Close() error {
-	e.args = nil
+	e.args, e.groups, e.tasks = nil, nil, Tasks{}
 	return e.release()
 }
 
