@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"rung/nn/backend"
@@ -14,12 +15,16 @@ import (
 // GroupSize is the most calls of a group.
 const GroupSize = 8
 
+// groupScratch is the bytes of scratch that a group of several calls may take, if none of the program's takes more.
+const groupScratch = 8 << 20
+
 // group finds the groups of the calls, and gives each call its part of the scratch: calls of a group have parts of
 // their own. It returns the bytes of all. sizes are those of the calls.
 func (e *exec[F]) group(sizes []int) (scratch int) {
+	limit := max(groupScratch, slices.Max(append(sizes, 0)))
 	lo, taken := 0, 0
 	for i := range e.args {
-		if i > lo && (i-lo == GroupSize || !e.joins(lo, i)) {
+		if i > lo && (i-lo == GroupSize || taken+sizes[i] > limit || !e.joins(lo, i)) {
 			e.groups = append(e.groups, i)
 			lo, taken = i, 0
 		}

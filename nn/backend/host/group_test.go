@@ -93,6 +93,13 @@ func TestGroups(t *testing.T) {
 	if len(e.scratch.b) < 128*GroupSize {
 		t.Errorf("%d bytes of scratch for %d calls that take 128 each", len(e.scratch.b), GroupSize)
 	}
+	half := groupScratch/2 + 64
+	if e.groups = nil; e.group(slices.Repeat([]int{half}, len(calls))) != half || len(e.groups) != len(calls) {
+		t.Errorf("groups of calls that take %d bytes each end at %v", half, e.groups)
+	}
+	if e.groups = nil; e.group(slices.Repeat([]int{128}, len(calls))) != 128*GroupSize {
+		t.Error("not the same groups again")
+	}
 	lo := 0
 	for _, hi := range e.groups {
 		for i := lo; i < hi; i++ {
