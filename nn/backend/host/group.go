@@ -18,22 +18,44 @@ const GroupSize = 8
 // groupScratch is the bytes of scratch that a group of several calls may take, if none of the program's takes more.
 const groupScratch = 8 << 20
 
-// group finds the groups of the calls, and gives each call its part of the scratch: calls of a group have parts of
-// their own. It returns the bytes of all. sizes are those of the calls.
+// group finds the groups of the calls, and gives each call its part of the scratch. The workers' parts, of which a worker
+// uses one at a time, are the same memory for all, at the start; what else calls of a group have is their own. It returns
+// the bytes of all. sizes are those of the calls.
 func (e *exec[F]) group(sizes []int) (scratch int) {
-	limit := max(groupScratch, slices.Max(append(sizes, 0)))
-	lo, taken := 0, 0
+	common := 0
 	for i := range e.args {
-		if i > lo && (i-lo == GroupSize || taken+sizes[i] > limit || !e.joins(lo, i)) {
+		common = max(common, aligned(e.workersPart(i)))
+	}
+	limit := max(groupScratch, slices.Max(append(sizes, 0)))
+	lo, taken := 0, common
+	for i := range e.args {
+		workers := e.workersPart(i)
+		own := sizes[i] - workers
+		if i > lo && (i-lo == GroupSize || taken+own > limit || !e.joins(lo, i)) {
 			e.groups = append(e.groups, i)
-			lo, taken = i, 0
+			lo, taken = i, common
 		}
-		e.args[i].at = taken
-		taken += sizes[i]
+		e.args[i].at = aligned(taken - workers)
+		taken = e.args[i].at + sizes[i]
 		scratch = max(scratch, taken)
 	}
 	e.groups = append(e.groups, len(e.args))
 	return scratch
+}
+
+// workersPart is the bytes of call i's scratch, at its start, that are the workers'.
+func (e *exec[F]) workersPart(i int) (bytes int) {
+	a := &e.args[i]
+	if a.Op == backend.Host {
+		return 0
+	}
+	phases := e.be.kernels[a.Op].Phases
+	for k := range phases {
+		if phases[k].Part != nil {
+			bytes = max(bytes, a.Workers*phases[k].Part(a))
+		}
+	}
+	return bytes
 }
 
 // joins reports that call i can run beside those from lo on.
@@ -161,7 +183,7 @@ func (e *exec[F]) start(a *Args[F], p *Phase[F]) error {
 		part = p.Part(a)
 	}
 	err := e.record(a, p.N(a), grain, p.Record)
-	e.tasks.job.segment(a.Scratch, part)
+	e.tasks.job.segment(e.scratch, part)
 	return err
 }
 

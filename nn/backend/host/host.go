@@ -57,7 +57,8 @@ type Phase[F Float] struct {
 	RunAs func(a *Args[F], worker, lo, hi int) // instead of Run, for scratch that each worker has its part of
 
 	// Record, instead of Run, adds to Tasks what there is to do. It may do what takes no time at once. Part is
-	// the bytes of scratch of each worker, the first worker's first; nil: none.
+	// the bytes of scratch of each worker, by the shape of the call alone; nil: none. They are the first of Scratch, the first
+	// worker's first, but others use them too: nothing stays in them from piece to piece, and only tasks know where they are.
 	Record func(a *Args[F], lo, hi int)
 	Part   func(a *Args[F]) int
 }

@@ -71,13 +71,17 @@ func (e *exec[F]) record(a *Args[F], n, grain int, add func(a *Args[F], lo, hi i
 }
 
 // segment ends one, if it has a piece. A worker's scratch is part bytes from the next worker's.
-func (j *Job) segment(scratch []byte, part int) {
+func (j *Job) segment(scratch *Memory, part int) {
 	had := 0
 	if n := len(j.Segments); n > 0 {
 		had = j.Segments[n-1].End
 	}
 	if end := j.pieces(); end > had {
-		j.Segments = append(j.Segments, Segment{unsafe.Pointer(unsafe.SliceData(scratch)), part, end})
+		s := Segment{Stride: part, End: end}
+		if scratch != nil {
+			s.Scratch = unsafe.Pointer(unsafe.SliceData(scratch.b))
+		}
+		j.Segments = append(j.Segments, s)
 	}
 }
 
