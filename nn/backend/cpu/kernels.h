@@ -312,7 +312,8 @@ PRODUCTS(DECLARE_ROUNDED)
 
 // The block of an instruction set's registers, rows by columns; the words of depth that mat and mat_tn take at a time;
 // the columns of mat's tile: their panels stay in the second cache, of which an AVX2 machine may have 512 KiB and one
-// with AVX-512 has 1 MiB or more; the numbers of a word, and what depths in words are rounded up to. All 0: the compiler does not know the instructions.
+// with AVX-512 has 1 MiB or more; the numbers of a word, and what depths in words are rounded up to. All 0: the compiler
+// does not know the instructions.
 struct sizes {
 	int mr, nr, kc, kt, tc, per, deep;
 };

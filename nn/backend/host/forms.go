@@ -197,6 +197,7 @@ func (e *exec[F]) madeEarly() {
 	e.made = e.made[:0]
 }
 
+// make makes the form now.
 func (c *copied[F]) make(e *exec[F], a *Args[F]) error {
 	j := &e.tasks.job
 	j.reset()
