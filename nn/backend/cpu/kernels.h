@@ -335,18 +335,14 @@ struct task {
 };
 
 // A job is pieces of tasks: piece p starts at word starts[p] of tasks and ends where the next one starts. Segments have
-// pieces up to end; a worker's scratch is stride bytes from the next worker's. What is in no segment, at the end, has no
-// scratch.
+// pieces up to their ends; those after the last are in none. A worker's scratch is stride bytes from the next worker's.
 enum { RUNG_SEGMENTS = 8 }; // at most
-struct segment {
-	char *scratch;
-	long stride, end;
-};
 struct job {
 	uint64_t *tasks;
 	const uint32_t *starts;
-	const struct segment *segments;
-	long parts, pieces;
+	const int64_t *ends;
+	char *scratch;
+	long segments, pieces, stride;
 };
 
 // A team is threads that do jobs together with the one that calls.

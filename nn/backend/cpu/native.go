@@ -125,8 +125,8 @@ func (c crew) Close() { C.rung_team_free(c.team) }
 func jobOf(j *host.Job) C.struct_job {
 	return C.struct_job{
 		tasks: (*C.uint64_t)(&j.Words[0]), starts: (*C.uint32_t)(&j.Starts[0]),
-		segments: (*C.struct_segment)(unsafe.Pointer(unsafe.SliceData(j.Segments))), // whose fields are the same
-		parts:    C.long(len(j.Segments)), pieces: C.long(len(j.Starts) - 1),
+		ends: (*C.int64_t)(unsafe.Pointer(unsafe.SliceData(j.Ends))), scratch: (*C.char)(unsafe.Pointer(unsafe.SliceData(j.Scratch))),
+		segments: C.long(len(j.Ends)), pieces: C.long(len(j.Starts) - 1), stride: C.long(j.Stride),
 	}
 }
 

@@ -75,10 +75,7 @@ static void piece(const struct job *j, long p, char *scratch) {
 }
 
 void rung_do_alone(struct job j) {
-	long p = 0;
-	for (const struct segment *g = j.segments; g < j.segments + j.parts; g++)
-		for (; p < g->end; p++) piece(&j, p, g->scratch);
-	for (; p < j.pieces; p++) piece(&j, p, 0);
+	for (long p = 0; p < j.pieces; p++) piece(&j, p, j.scratch);
 }
 
 // take does pieces of a share until there are none.
@@ -93,15 +90,11 @@ static void take(struct team *t, struct share *s, char *scratch) {
 // then takes of the others': one whose core is taken away holds nobody up. What is in no segment comes last.
 static void work(struct team *t, int worker) {
 	const int workers = t->helpers + 1;
-	const long parts = t->job.parts;
-	for (int k = 0; k < workers; k++) {
-		const int whose = (worker + k) % workers;
-		for (long g = 0; g < parts; g++) {
-			const struct segment *s = &t->job.segments[g];
-			take(t, &t->shares[g * workers + whose], s->scratch + worker * s->stride);
-		}
-	}
-	take(t, &t->shares[parts * workers], 0);
+	const long segments = t->job.segments;
+	char *const scratch = t->job.scratch + worker * t->job.stride;
+	for (int k = 0; k < workers; k++)
+		for (long g = 0; g < segments; g++) take(t, &t->shares[g * workers + (worker + k) % workers], scratch);
+	take(t, &t->shares[segments * workers], scratch);
 }
 
 static long nanoseconds(void) {
@@ -163,8 +156,8 @@ void rung_team_do(struct team *t, struct job j) {
 	const int workers = t->helpers + 1;
 	struct share *s = t->shares;
 	long from = 0;
-	for (long g = 0; g < j.parts; g++) {
-		const long n = j.segments[g].end - from;
+	for (long g = 0; g < j.segments; g++) {
+		const long n = j.ends[g] - from;
 		for (int k = 0; k < workers; k++, s++) {
 			atomic_store_explicit(&s->next, from + k * n / workers, memory_order_relaxed);
 			s->end = from + (k + 1) * n / workers;

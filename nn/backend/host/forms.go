@@ -203,7 +203,7 @@ func (c *copied[F]) make(e *exec[F], a *Args[F]) error {
 	j.reset()
 	err := c.record(e, a)
 	if err == nil {
-		j.segment(nil, 0)
+		j.segment()
 		e.be.pool.do(j)
 	}
 	return err

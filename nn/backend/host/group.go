@@ -18,18 +18,19 @@ const GroupSize = 8
 // groupScratch is the bytes of scratch that a group of several calls may take, if none of the program's takes more.
 const groupScratch = 8 << 20
 
-// group finds the groups of the calls, and gives each call its part of the scratch. The workers' parts, of which a worker
-// uses one at a time, are the same memory for all, at the start; what else calls of a group have is their own. It returns
-// the bytes of all. sizes are those of the calls.
+// group finds the groups of the calls, and gives each call its part of the scratch. A worker has one part, as large as any
+// call wants it, in which it does one piece after another; they are at the start. What else calls of a group have is their
+// own. It returns the bytes of all. sizes are those of the calls.
 func (e *exec[F]) group(sizes []int) (scratch int) {
-	common := 0
+	stride := &e.tasks.job.Stride
 	for i := range e.args {
-		common = max(common, aligned(e.workersPart(i)))
+		*stride = max(*stride, aligned(e.part(i)))
 	}
+	common := e.be.pool.Workers() * *stride
 	limit := max(groupScratch, slices.Max(append(sizes, 0)))
 	lo, taken := 0, common
 	for i := range e.args {
-		workers := e.workersPart(i)
+		workers := e.args[i].Workers * e.part(i)
 		own := sizes[i] - workers
 		if i > lo && (i-lo == GroupSize || taken+own > limit || !e.joins(lo, i)) {
 			e.groups = append(e.groups, i)
@@ -43,8 +44,8 @@ func (e *exec[F]) group(sizes []int) (scratch int) {
 	return scratch
 }
 
-// workersPart is the bytes of call i's scratch, at its start, that are the workers'.
-func (e *exec[F]) workersPart(i int) (bytes int) {
+// part is the bytes of a worker's scratch that call i wants; those of all workers are the first of its scratch.
+func (e *exec[F]) part(i int) (bytes int) {
 	a := &e.args[i]
 	if a.Op == backend.Host {
 		return 0
@@ -52,7 +53,7 @@ func (e *exec[F]) workersPart(i int) (bytes int) {
 	phases := e.be.kernels[a.Op].Phases
 	for k := range phases {
 		if phases[k].Part != nil {
-			bytes = max(bytes, a.Workers*phases[k].Part(a))
+			bytes = max(bytes, phases[k].Part(a))
 		}
 	}
 	return bytes
@@ -178,12 +179,8 @@ func (e *exec[F]) start(a *Args[F], p *Phase[F]) error {
 		e.a, e.phase = a, p
 		return e.be.pool.Do(p.N(a), grain, e.piece)
 	}
-	part := 0
-	if p.Part != nil {
-		part = p.Part(a)
-	}
 	err := e.record(a, p.N(a), grain, p.Record)
-	e.tasks.job.segment(e.scratch, part)
+	e.tasks.job.segment()
 	return err
 }
 

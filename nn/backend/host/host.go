@@ -57,8 +57,8 @@ type Phase[F Float] struct {
 	RunAs func(a *Args[F], worker, lo, hi int) // instead of Run, for scratch that each worker has its part of
 
 	// Record, instead of Run, adds to Tasks what there is to do. It may do what takes no time at once. Part is
-	// the bytes of scratch of each worker, by the shape of the call alone; nil: none. They are the first of Scratch, the first
-	// worker's first, but others use them too: nothing stays in them from piece to piece, and only tasks know where they are.
+	// the bytes of scratch of each worker, by the shape of the call alone; nil: none. Scratch begins with room for them, which
+	// only tasks may use: a worker's is where its pieces of other calls have theirs, and nothing stays in it.
 	Record func(a *Args[F], lo, hi int)
 	Part   func(a *Args[F]) int
 }
@@ -168,7 +168,7 @@ func (b *Backend[F]) Encode(calls []backend.Call, bind backend.Binding) (backend
 			e.release()
 			return nil, fmt.Errorf("backend %s: scratch: %w", b.name, err)
 		}
-		e.scratch = m
+		e.scratch, e.tasks.job.Scratch = m, m.b
 		for i := range e.args {
 			e.place(i)
 		}

@@ -10,17 +10,14 @@ import (
 type Tasks struct{ job Job }
 
 // A Job is tasks in pieces: piece p starts at word Starts[p] and ends where the next one starts. Workers have equal
-// shares of the pieces of each segment. Those after the last one are done by who has nothing else to do.
+// shares of the pieces of each segment, the ends of which are Ends. Pieces after the last one are done by who has nothing
+// else to do. A worker's scratch is Stride bytes from the next worker's.
 type Job struct {
-	Words    []uint64
-	Starts   []uint32 // of the pieces, and the end
-	Segments []Segment
-}
-
-// A Segment is the pieces of one kernel, up to End. A worker's scratch is Stride bytes from the next worker's.
-type Segment struct {
-	Scratch     unsafe.Pointer
-	Stride, End int
+	Words   []uint64
+	Starts  []uint32 // of the pieces, and the end
+	Ends    []int
+	Scratch []byte
+	Stride  int
 }
 
 // A Crew does jobs on threads of its own and the caller's.
@@ -42,7 +39,7 @@ func (j *Job) pieces() int { return len(j.Starts) - 1 }
 
 // reset forgets all tasks.
 func (j *Job) reset() {
-	j.Words, j.Starts, j.Segments = j.Words[:0], append(j.Starts[:0], 0), j.Segments[:0]
+	j.Words, j.Starts, j.Ends = j.Words[:0], append(j.Starts[:0], 0), j.Ends[:0]
 }
 
 // cut forgets all but the first n pieces.
@@ -70,20 +67,8 @@ func (e *exec[F]) record(a *Args[F], n, grain int, add func(a *Args[F], lo, hi i
 	return nil
 }
 
-// segment ends one, if it has a piece. A worker's scratch is part bytes from the next worker's.
-func (j *Job) segment(scratch *Memory, part int) {
-	had := 0
-	if n := len(j.Segments); n > 0 {
-		had = j.Segments[n-1].End
-	}
-	if end := j.pieces(); end > had {
-		s := Segment{Stride: part, End: end}
-		if scratch != nil {
-			s.Scratch = unsafe.Pointer(unsafe.SliceData(scratch.b))
-		}
-		j.Segments = append(j.Segments, s)
-	}
-}
+// segment ends one, of what was recorded since the one before.
+func (j *Job) segment() { j.Ends = append(j.Ends, j.pieces()) }
 
 // do has the pool's crew do a job, or the caller if there is one piece or others have the workers.
 func (p *Pool) do(j *Job) {
