@@ -58,11 +58,15 @@ func TestCallsTogether(t *testing.T) {
 		}
 		return all
 	}
+	times := 100
+	if testing.Short() { // emulated
+		times = 3
+	}
 	one := backends(t, 1)
 	for _, workers := range []int{2, 3, 9} {
 		for isa, be := range backends(t, workers) {
 			want := run(one[isa], true, 1)[0]
-			for n, got := range run(be, false, 100) {
+			for n, got := range run(be, false, times) {
 				if !slices.Equal(want, got) {
 					t.Fatalf("%s, %d workers: launch %d differs", isa, workers, n)
 				}
