@@ -60,7 +60,7 @@ func TestCallsTogether(t *testing.T) {
 	}
 	times := 100
 	if testing.Short() { // emulated
-		times = 3
+		times = 2
 	}
 	one := backends(t, 1)
 	for _, workers := range []int{2, 3, 9} {
