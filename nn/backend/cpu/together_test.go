@@ -59,7 +59,7 @@ func TestCallsTogether(t *testing.T) {
 		return all
 	}
 	times := 100
-	if testing.Short() { // emulated
+	if testing.Short() { // so that emulation takes no minutes
 		times = 2
 	}
 	one := backends(t, 1)
